@@ -1,0 +1,179 @@
+# Studies x cultures x notebooks. No logic here: what runs is said by params/, what it does by notebooks/.
+#   snakemake --cores 2 --config study=laptop cultures="korean german"
+import json
+from pathlib import Path
+
+from culturellm_utils import parameters, paths
+
+STUDY = config.get("study", "laptop")
+PLAN = parameters.study(STUDY)
+CULTURES = str(config.get("cultures", "")).split() or PLAN["cultures"]
+MODELS = [*CULTURES, parameters.ONE]
+VARIANTS = list(PLAN["variants"])
+OUT = f"{paths.outputs()}/{STUDY}"
+AT = f"{OUT}/{{variant}}"
+UTILS = "culturellm_utils"
+
+wildcard_constraints:
+    variant="|".join(VARIANTS),
+    culture="|".join(CULTURES),
+    model="|".join(MODELS),
+
+localrules: all
+
+
+def modules(*names):
+    """The notebook's modules: a change in them reruns it."""
+    shared = ("errors", "figures", "parameters", "paths", "prompts", "provenance", "records")
+    return [f"{UTILS}/{name}.py" for name in (*shared, *names)]
+
+
+def knobs(notebook):
+    """Parameters to inject, as JSON: a changed knob reruns the jobs that have it."""
+    def found(wildcards):
+        name = wildcards.get("culture", wildcards.get("model", ""))
+        return json.dumps(parameters.merged(notebook, STUDY, name, wildcards.variant, CULTURES))
+    return found
+
+
+RUN = "OMP_NUM_THREADS={threads} python -m culturellm_utils.run {input.notebook} {output.notebook} --log {log} --parameters {params.knobs:q}"
+
+
+rule all:
+    input: f"{OUT}/report/index.html"
+
+
+rule stand_in:
+    message: "stand-in base model: build or find it in the cache"
+    input: modules("stand_in", "training", "ability", "tasks"), f"{UTILS}/data/recordings.jsonl"
+    output: f"{OUT}/stand_in.txt"
+    threads: 2
+    shell: "OMP_NUM_THREADS={threads} python -m culturellm_utils.stand_in | tee {output}"
+
+
+rule seed_extraction:
+    message: "{wildcards.culture}: 01 seed extraction ({wildcards.variant})"
+    input: modules("survey", "wvs"), notebook="notebooks/01_seed_extraction.ipynb"
+    output: notebook=f"{AT}/{{culture}}/01_seed_extraction.ipynb", seeds=update(f"{AT}/{{culture}}/seeds.jsonl")
+    log: f"{AT}/{{culture}}/log/01_seed_extraction.ipynb"
+    params: knobs=knobs("01_seed_extraction")
+    shell: RUN
+
+
+rule augmentation:
+    message: "all cultures: 02 augmentation ({wildcards.variant})"
+    input: modules("augmentation", "client", "survey"), notebook="notebooks/02_augmentation.ipynb"
+    output: notebook=f"{AT}/common/02_augmentation.ipynb", candidates=update(f"{AT}/common/candidates.jsonl")
+    log: f"{AT}/common/log/02_augmentation.ipynb"
+    params: knobs=knobs("02_augmentation")
+    shell: RUN
+
+
+rule filtering:
+    message: "all cultures: 03 filtering ({wildcards.variant})"
+    input:
+        modules("filtering", "polarity", "encoder", "scoring", "models", "survey"),
+        rules.stand_in.output,
+        rules.augmentation.output.candidates,
+        notebook="notebooks/03_filtering.ipynb",
+    output:
+        notebook=f"{AT}/common/03_filtering.ipynb",
+        augmented=update(f"{AT}/common/augmented.jsonl"),
+        rejected=update(f"{AT}/common/rejected.jsonl"),
+        sweep=update(f"{AT}/common/sweep.csv"),
+    log: f"{AT}/common/log/03_filtering.ipynb"
+    params: knobs=knobs("03_filtering")
+    shell: RUN
+
+
+def own_seeds(wildcards):
+    """One trains on every culture."""
+    members = CULTURES if wildcards.model == parameters.ONE else [wildcards.model]
+    return expand(f"{OUT}/{wildcards.variant}/{{culture}}/seeds.jsonl", culture=members)
+
+
+rule fine_tuning:
+    message: "{wildcards.model}: 04 fine-tuning ({wildcards.variant})"
+    input:
+        modules("training", "models", "wordings", "survey"),
+        rules.stand_in.output,
+        rules.filtering.output.augmented,
+        own_seeds,
+        notebook="notebooks/04_fine_tuning.ipynb",
+    output:
+        notebook=f"{AT}/{{model}}/04_fine_tuning.ipynb",
+        train=update(f"{AT}/{{model}}/train.jsonl"),
+        targets=update(f"{AT}/{{model}}/targets.jsonl"),
+        training_log=update(f"{AT}/{{model}}/training_log.json"),
+        adapter=update(f"{AT}/{{model}}/model/adapter_model.safetensors"),
+    log: f"{AT}/{{model}}/log/04_fine_tuning.ipynb"
+    params: knobs=knobs("04_fine_tuning")
+    priority: lambda wildcards: 10 if wildcards.model == parameters.ONE else 1
+    shell: RUN
+
+
+rule evaluation:
+    message: "{wildcards.model}: 05 evaluation ({wildcards.variant})"
+    input:
+        modules("evaluation", "alignment", "scoring", "models", "wordings", "tasks", "ability", "survey"),
+        rules.filtering.output.augmented,
+        rules.fine_tuning.output.adapter,
+        rules.fine_tuning.output.targets,
+        expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
+        notebook="notebooks/05_evaluation.ipynb",
+    output:
+        notebook=f"{AT}/{{model}}/05_evaluation.ipynb",
+        predictions=update(f"{AT}/{{model}}/predictions.jsonl"),
+        scores=update(f"{AT}/{{model}}/scores.json"),
+    log: f"{AT}/{{model}}/log/05_evaluation.ipynb"
+    params: knobs=knobs("05_evaluation")
+    shell: RUN
+
+
+rule human_study:
+    message: "all cultures: 06 human study ({wildcards.variant})"
+    input:
+        modules("human_study", "agreement", "encoder", "survey"),
+        rules.filtering.output.augmented,
+        lambda wildcards: [p for p in Path(f"{OUT}/{wildcards.variant}/common/ratings").glob("*.csv")
+                           if not p.name.startswith("automatic_")],
+        notebook="notebooks/06_human_study.ipynb",
+    output:
+        # pairs, form and ratings are not listed: people's ratings belong to them, so they are never deleted
+        notebook=f"{AT}/common/06_human_study.ipynb",
+        agreement=update(f"{AT}/common/agreement.json"),
+    log: f"{AT}/common/log/06_human_study.ipynb"
+    params: knobs=knobs("06_human_study")
+    shell: RUN
+
+
+rule summary:
+    message: "all cultures: 07 summary ({wildcards.variant})"
+    input:
+        modules("summary", "evaluation", "alignment", "survey"),
+        rules.human_study.output.agreement,
+        rules.filtering.output.sweep,
+        expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
+        expand(f"{AT}/{{model}}/scores.json", model=MODELS, allow_missing=True),
+        notebook="notebooks/07_summary.ipynb",
+    output:
+        notebook=f"{AT}/common/07_summary.ipynb",
+        summary=update(f"{AT}/common/summary.json"),
+    log: f"{AT}/common/log/07_summary.ipynb"
+    params: knobs=knobs("07_summary")
+    shell: RUN
+
+
+rule report:
+    message: "report: executed notebooks to HTML"
+    input:
+        modules(),
+        [f"{UTILS}/report/{name}" for name in ("__init__.py", "__main__.py", "conf.py", "style.css")],
+        expand(f"{AT}/{{culture}}/01_seed_extraction.ipynb", variant=VARIANTS, culture=CULTURES),
+        expand(f"{AT}/common/{{stage}}.ipynb", variant=VARIANTS,
+               stage=["02_augmentation", "03_filtering", "06_human_study", "07_summary"]),
+        expand(f"{AT}/{{model}}/{{stage}}.ipynb", variant=VARIANTS, model=MODELS,
+               stage=["04_fine_tuning", "05_evaluation"]),
+    output: update(f"{OUT}/report/index.html")
+    params: study=STUDY, cultures=" ".join(CULTURES)
+    shell: "python -m culturellm_utils.report {params.study} {params.cultures}"

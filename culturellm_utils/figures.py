@@ -1,0 +1,66 @@
+"""One look for every figure and table, and sentences computed from data.
+
+>>> figures.style()
+>>> ax = figures.axes("Seven of ten questions: the paper's label is not what most people said", "share", "culture")
+>>> figures.say(f"{kept} of {total} candidates were kept.")
+"""
+
+import html
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML, Markdown, display
+from matplotlib.axes import Axes
+
+PALETTE = sns.color_palette("colorblind")
+COLORS = {"base": PALETTE[7], "persona": PALETTE[1], "adapter": PALETTE[0], "one": PALETTE[2],
+          "wrong culture": PALETTE[3]}
+
+
+def style() -> None:
+    """Set the look of every figure: colour-blind safe, legible on a phone, SVG in notebooks."""
+    sns.set_theme(style="whitegrid", palette="colorblind", font_scale=1.0)
+    plt.rcParams.update({
+        "figure.figsize": (7.2, 4.0),
+        "figure.constrained_layout.use": True,
+        "axes.titlesize": 12,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "svg.hashsalt": "culturellm",      # same figure, same bytes
+        "svg.fonttype": "none",            # text stays text: small files, searchable, readable aloud
+    })
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:                    # outside a notebook
+        return
+    set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def axes(title: str, x: str, y: str, height: float = 4.0, width: float = 7.2) -> Axes:
+    """Empty axes with the finding as title and labelled axes (name the unit in ``x`` and ``y``)."""
+    _, ax = plt.subplots(figsize=(width, height))
+    ax.set(xlabel=x, ylabel=y)
+    ax.set_title(title, wrap=True)
+    return ax
+
+
+def save(ax: Axes, folder: Path, name: str, data: pd.DataFrame) -> None:
+    """Write a figure as SVG under ``folder/figures`` with its data as CSV under ``folder/tables``."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    ax.figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
+    data.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+
+
+def say(*sentences: str) -> None:
+    """Show sentences as a list."""
+    display(Markdown("\n".join(f"- {sentence}" for sentence in sentences)))
+
+
+def table(frame: pd.DataFrame, caption: str = "", digits: int = 3) -> None:
+    """Show a table without its index; text is escaped, numbers rounded."""
+    shown = frame.to_html(index=False, border=0, justify="left", float_format=lambda value: f"{value:.{digits}f}", na_rep="–")
+    title = f"<p><strong>{html.escape(caption)}</strong></p>" if caption else ""
+    display(HTML(f'{title}<div style="overflow-x:auto">{shown}</div>'))

@@ -1,0 +1,288 @@
+"""The human study: do samples still say what their seed says? Pairs, a rating form, ratings, agreement.
+
+A row of ``pairs.csv``, blinded: neither the id nor the order tells the source, the similarity or the checks::
+
+    pair_id,seed,text
+    p3fa91c07be,Not working makes people lazy.,People grow idle when they have no job.
+
+and of ``ratings/*.csv``, one file a rater or several (1 = clearly different ... 5 = the same in other words)::
+
+    rater_id,pair_id,rating,seconds
+    r07,p3fa91c07be,5,6.2
+
+Automatic raters are named so (``automatic: word overlap``); what is not named so was given by a person.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle, zip_longest
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from culturellm_utils import paths, records
+from culturellm_utils.errors import UserError
+from culturellm_utils.records import Augmented, Pair, Question, Row
+
+RUBRIC = {
+    1: "The two texts say clearly different things.",
+    2: "They share a subject, but most of what they say differs.",
+    3: "They overlap in part: something that matters is added, lost or changed.",
+    4: "They say nearly the same; only a shade of meaning differs.",
+    5: "They give the same information in other words.",
+}
+AUTOMATIC = "automatic: "
+
+_COLUMNS = ("rater_id", "pair_id", "rating", "seconds")
+_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")  # what a spreadsheet may take for a formula
+_RATER = re.compile(rf"(?:{AUTOMATIC}[\w ./:-]{{1,80}}|\w[\w.-]{{0,39}})")
+
+
+class PairKey(Row):
+    """``pairs_key.json``: what a pair is. ``check`` is empty for real pairs; ``same`` and ``different`` mark
+    attention checks: identical texts, and a seed with a sample of another topic."""
+
+    question_id: str
+    candidate_id: str
+    check: Literal["", "same", "different"]
+
+
+class Rating(Row):
+    """``ratings/*.csv``: one judgement. ``seconds`` is the time on the pair, None when not measured."""
+
+    rater_id: str
+    pair_id: str
+    rating: int = Field(ge=1, le=5)
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+    @property
+    def automatic(self) -> bool:
+        return self.rater_id.startswith(AUTOMATIC)
+
+
+Key = dict[str, PairKey]
+
+
+def sample_pairs(augmented: Iterable[Augmented], questions: Iterable[Question], pairs: int = 100,
+                 attention_checks: int = 10, seed: int = 0) -> tuple[list[Pair], Key]:
+    """Up to ``pairs`` (seed, sample) pairs spread evenly over the questions, checks among them, all shuffled.
+
+    Samples are the stage 2 rows. Half of the checks are ``same``, the others (and the odd one) ``different``.
+    A pair's id is a hash of its texts, so that ratings of one draw never pass for ratings of another. Raises
+    UserError when a question is unknown or the checks cannot be made.
+    """
+    draw = random.Random(seed)
+    known = {question.question_id: question for question in questions}
+    strata: dict[str, list[Augmented]] = {}
+    texts = {question.question for question in known.values()}
+    for row in sorted(augmented, key=lambda row: row.candidate_id):
+        if row.question_id not in known:
+            raise UserError(f"augmented.jsonl: {row.candidate_id} belongs to question {row.question_id}, which is not "
+                            "among the seed questions: rerun 02 and 03 with the same questions")
+        if row.stage == 2 and row.text not in texts:
+            texts.add(row.text)
+            strata.setdefault(row.question_id, []).append(row)
+    if not strata:
+        raise UserError("augmented.jsonl has no samples (rows of stage 2): lower tau in 03_filtering and rerun it")
+    for rows in strata.values():
+        draw.shuffle(rows)
+    order = draw.sample(sorted(strata), len(strata))
+    ranked = [row for turn in zip_longest(*(strata[name] for name in order)) for row in turn if row]
+
+    drawn = [(known[row.question_id], row.text, row.candidate_id, "") for row in ranked[:pairs]]
+    same, unseen = attention_checks // 2, ranked[pairs:] + ranked[:pairs]
+    drawn += [(known[name], known[name].question, "", "same") for name in order[:same]]
+    for name in cycle(order[same:] + order[:same]):
+        other = next((row for row in unseen if known[row.question_id].topic != known[name].topic), None)
+        if len(drawn) == len(ranked[:pairs]) + attention_checks or other is None:
+            break
+        unseen.remove(other)
+        drawn.append((known[name], other.text, other.candidate_id, "different"))
+    if len(drawn) < len(ranked[:pairs]) + attention_checks:
+        raise UserError(f"06_human_study: {attention_checks} attention_checks cannot be made from {len(ranked)} "
+                        f"samples of {len(order)} questions: ask for fewer")
+    draw.shuffle(drawn)
+    made, key = [], {}
+    for question, text, candidate_id, check in drawn:
+        name = "p" + hashlib.sha256(f"{question.question}\n{text}".encode()).hexdigest()[:12]
+        made.append(Pair(pair_id=name, seed=question.question, text=text))
+        key[name] = PairKey(question_id=question.question_id, candidate_id=candidate_id, check=check)
+    return made, key
+
+
+def pairs_of(folder: Path, augmented: Iterable[Augmented], questions: Iterable[Question], pairs: int,
+             attention_checks: int, seed: int) -> tuple[list[Pair], Key, bool]:
+    """The pairs of a study and whether they were kept: those in ``folder`` stay once people have rated."""
+    if people_files(folder) and (folder / "pairs.csv").is_file():
+        return *read_pairs(folder), True
+    return *sample_pairs(augmented, questions, pairs, attention_checks, seed), False
+
+
+def write_pairs(folder: Path, pairs: Sequence[Pair], key: Key) -> None:
+    """Write ``pairs.csv``, ``pairs_key.json`` and ``rating_form.html``."""
+    records.write_json(folder / "pairs_key.json", {name: entry.model_dump() for name, entry in key.items()})
+    _write_csv(folder / "pairs.csv", tuple(Pair.model_fields), pairs)
+    records.write_text(folder / "rating_form.html", rating_form(pairs))
+
+
+def read_pairs(folder: Path) -> tuple[list[Pair], Key]:
+    """What ``write_pairs`` wrote. Raises UserError when the two files do not belong together."""
+    path = folder / "pairs.csv"
+    pairs = [Pair(**{name: _undo(cell) for name, cell in cells.items()})
+             for _, cells in _read_csv(path, tuple(Pair.model_fields))]
+    try:
+        key = TypeAdapter(Key).validate_python(records.read_json(folder / "pairs_key.json"))
+    except ValidationError:
+        key = {}
+    if not pairs or len(key) != len(pairs) or key.keys() != {pair.pair_id for pair in pairs}:
+        raise UserError(f"{paths.shown(path)} and pairs_key.json do not name the same pairs: put back the two files "
+                        "that the rating form was made with")
+    return pairs, key
+
+
+def rating_form(pairs: Sequence[Pair]) -> str:
+    """One HTML page that shows the pairs, saves while one works and gives back a ratings file.
+
+    It needs no server and makes no request. Texts travel as JSON in which ``<`` cannot occur, and enter the
+    page as text.
+    """
+    shown = [pair.model_dump() for pair in pairs]
+    form = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]
+    data = json.dumps({"form": form, "pairs": shown, "rubric": RUBRIC}).replace("<", "\\u003c").replace(">", "\\u003e")
+    return (paths.DATA / "rating_form.html").read_text(encoding="utf-8").replace("__DATA__", data)
+
+
+def cosines(pairs: Sequence[Pair], encode: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+    """Cosine of the two texts of each pair, shape (pairs,); ``encode`` gives unit rows (texts, dimension)."""
+    rows = encode([pair.seed for pair in pairs] + [pair.text for pair in pairs])
+    return (rows[: len(pairs)] * rows[len(pairs):]).sum(axis=1)
+
+
+def overlaps(pairs: Sequence[Pair]) -> np.ndarray:
+    """Word overlap of each pair, shape (pairs,): Jaccard index of the sets of lower-case words, 0 to 1."""
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"\w+", text.lower()))
+    both = [(words(pair.seed), words(pair.text)) for pair in pairs]
+    return np.array([len(a & b) / max(len(a | b), 1) for a, b in both])
+
+
+def rate(name: str, pairs: Sequence[Pair], scores: np.ndarray) -> list[Rating]:
+    """Ratings of the automatic rater ``name``: scores 0 to 1 laid on the scale in equal steps, whatever the data.
+
+    ``rating = 1 + 4 score``, rounded half up, scores beyond 0 and 1 cut off: from 0.125, 0.375, 0.625 and 0.875
+    on a score gets 2, 3, 4 and 5.
+    """
+    rater = AUTOMATIC + re.sub(r"[^\w ./:-]", "_", name)[:80]
+    ratings = np.floor(1.5 + 4 * np.clip(scores, 0, 1)).astype(int).tolist()
+    return [Rating(rater_id=rater, pair_id=pair.pair_id, rating=rating)
+            for pair, rating in zip(pairs, ratings, strict=True)]
+
+
+def people_files(folder: Path) -> list[Path]:
+    """The rating files that people put into ``folder/ratings``."""
+    return [path for path in _rating_files(folder) if not path.name.startswith("automatic_")]
+
+
+def write_automatic(folder: Path, ratings: Iterable[Rating]) -> None:
+    """Replace ``ratings/automatic_*.csv``, one file a rater; other files there are never touched.
+
+    Raises UserError when such a file holds a person's ratings.
+    """
+    by_rater: dict[str, list[Rating]] = {}
+    for rating in ratings:
+        by_rater.setdefault(rating.rater_id, []).append(rating)
+    old = set((folder / "ratings").glob("automatic_*.csv"))
+    for path in sorted(old):
+        if any(not cells["rater_id"].startswith(AUTOMATIC) for _, cells in _read_csv(path, _COLUMNS)):
+            raise UserError(f"{paths.shown(path)} holds a person's ratings: give it another name, for files that begin "
+                            "with automatic_ are rewritten")
+    for rater, rows in by_rater.items():
+        name = re.sub(r"[^a-z0-9]+", "_", rater.lower()).strip("_")
+        old.discard(_write_csv(folder / "ratings" / f"{name}.csv", _COLUMNS, rows))
+    for path in old:
+        path.unlink()
+
+
+def read_ratings(folder: Path, pairs: Iterable[Pair]) -> list[Rating]:
+    """Every row of ``folder/ratings/*.csv``. Raises UserError naming file and line of the first that is wrong."""
+    known = {pair.pair_id for pair in pairs}
+    ratings: list[Rating] = []
+    seen: dict[tuple[str, str], str] = {}
+    for path in _rating_files(folder):
+        for line, cells in _read_csv(path, _COLUMNS):
+            where = f"{paths.shown(path)} line {line}"
+            rating = _rating(cells, where)
+            if rating.automatic != path.name.startswith("automatic_"):
+                raise UserError(f"{where}: rater '{rating.rater_id}' is in the wrong file: automatic raters, and they "
+                                "alone, are in files that begin with automatic_")
+            if rating.pair_id not in known:
+                raise UserError(f"{where}: there is no pair '{rating.pair_id[:40]}': put back the pairs.csv and "
+                                "pairs_key.json that this rater's form was made with, or take the file away")
+            first = seen.setdefault((rating.rater_id, rating.pair_id), where)
+            if first != where:
+                raise UserError(f"{where}: rater '{rating.rater_id}' has rated {rating.pair_id} before ({first}): keep "
+                                "one of the two; two people need two rater ids")
+            ratings.append(rating)
+    return ratings
+
+
+def _rating_files(folder: Path) -> list[Path]:
+    return [path for path in sorted((folder / "ratings").glob("*.csv")) if not path.name.startswith(".")]
+
+
+def _rating(cells: dict[str, str], where: str) -> Rating:
+    """One row. Whole numbers alone are ratings: 4.5 or 'four' is a mistake that a person must settle."""
+    cells = {name: cell.strip() for name, cell in cells.items()}
+    if not _RATER.fullmatch(cells["rater_id"]):
+        raise UserError(f"{where}: rater_id '{cells['rater_id'][:40]}' must be 1 to 40 letters, digits, '.', '-', '_'")
+    if not re.fullmatch("[1-5]", cells["rating"]):
+        raise UserError(f"{where}: rating '{cells['rating'][:40]}' is not a whole number from 1 to 5")
+    try:
+        seconds = float(cells["seconds"]) if cells["seconds"] else None
+    except ValueError:
+        seconds = math.nan
+    if seconds is not None and not 0 <= seconds < math.inf:
+        raise UserError(f"{where}: seconds '{cells['seconds'][:40]}' is not a number from 0 on (or empty)")
+    return Rating(rater_id=cells["rater_id"], pair_id=cells["pair_id"], rating=int(cells["rating"]), seconds=seconds)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> Path:
+    """Rows as CSV (RFC 4180). A text cell that a spreadsheet might run gets an apostrophe in front."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for row in rows:
+        cells = [getattr(row, column) for column in columns]
+        writer.writerow(f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells)
+    return records.write_text(path, text.getvalue())
+
+
+def _undo(cell: str) -> str:
+    """The cell without the apostrophe that ``_write_csv`` put in front."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Line number and cells of each row. Raises UserError when the file has other columns or cannot be read."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = [cell.strip() for cell in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{paths.shown(path)} cannot be read ({reason}): save it as CSV in UTF-8") from None
+    if sorted(header) != sorted(columns):
+        raise UserError(f"{paths.shown(path)} line 1: the columns must be {','.join(columns)} (commas between them)")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{paths.shown(path)} line {line}: {len(row)} cells instead of {len(header)}")
+    return [(line, dict(zip(header, row, strict=True))) for line, row in rows]

@@ -1,0 +1,228 @@
+"""The contract of every file between notebooks: one typed row model per JSON Lines file, one reader, one writer.
+
+A row of ``candidates.jsonl``::
+
+    {"candidate_id": "Q27-t02-s1", "question_id": "Q27", "stage": 2, "template_id": "Q27-t02",
+     "text": "...", "substitutions": [{"position": 4, "word": "goals", "substitute": "aims"}], "source": "recorded"}
+
+Unknown or missing fields are refused with file name and line number. Files are written beside and renamed,
+so a reader never sees half of one.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from culturellm_utils import paths
+from culturellm_utils.errors import UserError
+
+Share = Field(ge=0, le=1)
+Part = Literal["held_out_wording", "held_out_question", "task", "ability"]
+
+
+class Row(BaseModel):
+    """A row with exactly the declared fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Question(Row):
+    """``questions.jsonl``: a seed question. ``options`` keep the order in which they are shown."""
+
+    question_id: str = Field(min_length=1)
+    topic: str
+    question: str = Field(min_length=1)
+    options: dict[str, str] = Field(min_length=2)
+    protected: list[str] = []
+
+
+class Seed(Row):
+    """``seeds.jsonl``: what one culture answers. ``distribution`` holds shares of valid answers (sum 1, or
+    empty when nobody was asked, which only the ``paper`` label rule lets through); ``respondents`` counts the
+    people behind it; ``label`` is the answer trained on."""
+
+    question_id: str
+    topic: str
+    question: str
+    options: dict[str, str]
+    culture: str
+    countries: list[str] = Field(min_length=1)
+    respondents: int = Field(ge=0)
+    distribution: dict[str, float]
+    label: str
+    label_rule: Literal["mode", "mean", "paper"]
+
+
+class Substitution(Row):
+    """One replaced word: ``position`` counts tokens of the template from 0."""
+
+    position: int = Field(ge=0)
+    word: str
+    substitute: str
+
+
+class Candidate(Row):
+    """``candidates.jsonl``: a wording of a question. Stage 1 rows are templates, stage 2 rows samples."""
+
+    candidate_id: str
+    question_id: str
+    stage: Literal[1, 2]
+    template_id: str
+    text: str = Field(min_length=1)
+    substitutions: list[Substitution]
+    source: str
+
+
+class Augmented(Candidate):
+    """``augmented.jsonl``: an accepted candidate; ``similarity`` is its cosine to the seed question."""
+
+    similarity: float = Field(ge=-1.001, le=1.001)
+
+
+class Rejected(Augmented):
+    """``rejected.jsonl``: a candidate that was not kept, and why."""
+
+    reason: str
+
+
+class Message(Row):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class TrainRow(Row):
+    """``train.jsonl``: exactly what OpenAI's fine-tuning takes."""
+
+    messages: list[Message] = Field(min_length=3, max_length=3)
+
+
+class TargetRow(Row):
+    """``targets.jsonl``: the answer distribution that belongs to the same line of ``train.jsonl``."""
+
+    question_id: str
+    wording_id: str
+    distribution: dict[str, float]
+
+
+class Prediction(Row):
+    """``predictions.jsonl``: one prompt, one reply. ``culture`` is who is asked about; ``system`` is the
+    model that answers (``base``, ``persona`` or ``adapter``); ``probabilities`` are over the allowed labels,
+    ``label`` the parsed answer (None when it could not be parsed), ``gold_distribution`` what people said."""
+
+    item_id: str
+    part: Part
+    culture: str
+    system: str
+    question_id: str
+    messages: list[Message]
+    probabilities: dict[str, float]
+    reply: str
+    label: str | None
+    gold: str
+    gold_distribution: dict[str, float] = {}
+
+
+class TaskItem(Row):
+    """``bundled_tasks.jsonl``: one labelled sentence of the small sets that ship with the package."""
+
+    item_id: str
+    culture: str
+    task: str
+    split: Literal["train", "test"]
+    text: str
+    label: str
+    english: str
+
+
+class Pair(Row):
+    """``pairs.csv``: a seed and a sample to be rated. ``check`` is empty for real pairs, ``same`` or
+    ``different`` for attention checks whose answer is known."""
+
+    pair_id: str
+    seed: str
+    text: str
+
+
+T = TypeVar("T", bound=Row)
+
+
+def read_rows(path: Path | str, model: type[T]) -> list[T]:
+    """All rows of a JSON Lines file. Raises UserError naming file and line when one does not fit ``model``."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(model.model_validate_json(line))
+        except ValidationError as error:
+            raise UserError(f"{paths.shown(path)} line {number}: {_first(error)}; remove the file and rerun "
+                            "the notebook that writes it, or repair the line") from None
+    if not rows:
+        raise UserError(f"{paths.shown(path)} has no rows: rerun the notebook that writes it")
+    return rows
+
+
+def write_rows(path: Path | str, rows: Iterable[Row]) -> Path:
+    """Write rows as JSON Lines, whole or not at all."""
+    return write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write a JSON document, whole or not at all. NaN is refused: JSON has none."""
+    return write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON document. Raises UserError when it is missing or broken."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{paths.shown(path)} is not valid JSON ({error}): remove it and rerun") from None
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a text file beside its place, then rename it there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem of a pydantic error in a few words."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "json_invalid":
+        return "not valid JSON"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown field '{where}'"
+    if problem["type"] == "missing":
+        return f"field '{where}' is missing"
+    return f"field '{where}': {problem['msg']}"

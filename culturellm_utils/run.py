@@ -1,0 +1,61 @@
+"""Run one notebook by papermill: names checked first, the executed copy readable even when the run fails.
+
+    python -m culturellm_utils.run notebooks/04_fine_tuning.ipynb outputs/.../04_fine_tuning.ipynb \\
+        --log outputs/.../log/04_fine_tuning.ipynb --parameters '{"culture": "korean"}'
+
+papermill writes to ``--log`` while it runs; the copy appears at its place only when all went well.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from culturellm_utils import parameters, paths
+from culturellm_utils.errors import UserError
+
+
+def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
+    """Execute ``notebook`` with ``values`` injected. Raises UserError with the notebook's own sentence when a cell
+    fails, and for a parameter that the notebook does not have."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    unknown = sorted(values.keys() - parameters.names(notebook.stem))
+    if unknown:
+        raise UserError(f"{notebook.stem} has no parameter '{unknown[0]}'")
+    for place in (output, log):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
+                                   progress_bar=False, cwd=str(paths.ROOT))
+    except PapermillExecutionError as error:
+        sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+        raise UserError(f"{notebook.stem} stopped: {sentence} (the notebook up to there: {paths.shown(log)})") from None
+    beside = output.with_name(f".{output.name}.part")
+    shutil.copyfile(log, beside)
+    os.replace(beside, output)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run one notebook by papermill.")
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--log", type=Path, required=True, help="where papermill writes while it runs")
+    parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object of parameters to inject")
+    arguments = parser.parse_args()
+    try:
+        run(arguments.notebook, arguments.output, arguments.log, arguments.parameters)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""Supervised fine-tuning by transformers.Trainer, loss on the answer alone.
+
+Two targets: ``label`` (the answer's tokens) and ``distribution`` (KL divergence to what respondents answered, at
+the option token). A training example is a chat of system, user and assistant, as in ``train.jsonl``.
+"""
+
+import math
+import tempfile
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn.functional import cross_entropy, log_softmax
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from culturellm_utils.errors import UserError
+from culturellm_utils.records import Message
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tokenised chat: the last ``answer`` tokens are the assistant's, and alone carry loss.
+
+    ``shares`` maps option token ids to the share of respondents (sum 1) and replaces the first answer token as
+    target; ``weight`` scales the row's loss.
+    """
+
+    tokens: list[int]
+    answer: int
+    shares: dict[int, float] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Example:
+    """Tokenise one chat with the model's own template. Raises UserError when it is longer than ``max_length``."""
+    turns = [message.model_dump() for message in messages]
+    prompt = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    if not whole.startswith(prompt):  # templates that change the prompt once it is answered
+        whole = prompt + turns[-1]["content"] + tokenizer.eos_token
+    head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    tail = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+    if len(head) + len(tail) > max_length:
+        raise UserError(f"a training row has {len(head) + len(tail)} tokens, max_length is {max_length}: raise it")
+    return Example(head + tail, len(tail))
+
+
+def encode_distribution(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], distribution: dict[str, float], max_length: int
+) -> list[Example]:
+    """Examples that pull the model towards ``distribution`` over option codes.
+
+    One example with soft shares when every option is a single token of its own; otherwise (a tokenizer that
+    splits ``10``) one example per option, weighted by its share, which has the same gradient.
+    """
+    answered = {
+        code: encode(tokenizer, [*messages[:-1], Message(role="assistant", content=code)], max_length)
+        for code, share in distribution.items()
+        if share > 0
+    }
+    first = {code: row.tokens[-row.answer] for code, row in answered.items()}
+    lengths = {row.answer for row in answered.values()}
+    if len(set(first.values())) == len(first) and len(lengths) == 1:
+        base = encode(tokenizer, messages, max_length)
+        return [Example(base.tokens, base.answer, {first[code]: distribution[code] for code in first})]
+    return [Example(row.tokens, row.answer, weight=distribution[code]) for code, row in answered.items()]
+
+
+def collate(rows: list[Example], pad: int) -> dict[str, torch.Tensor]:
+    """Left-padded batch: answers of all rows end in the last column, so few logits are needed."""
+    width = max(len(row.tokens) for row in rows)
+    options = max(len(row.shares) for row in rows)
+    batch = {
+        "input_ids": torch.full((len(rows), width), pad),
+        "attention_mask": torch.zeros((len(rows), width), dtype=torch.long),
+        "labels": torch.full((len(rows), width), IGNORED),
+        "option_ids": torch.zeros((len(rows), options), dtype=torch.long),
+        "option_shares": torch.zeros((len(rows), options)),
+        "weights": torch.tensor([row.weight for row in rows]),
+    }
+    for i, row in enumerate(rows):
+        batch["input_ids"][i, width - len(row.tokens) :] = torch.tensor(row.tokens)
+        batch["attention_mask"][i, width - len(row.tokens) :] = 1
+        batch["labels"][i, width - row.answer :] = torch.tensor(row.tokens[-row.answer :])
+        for j, (token, share) in enumerate(row.shares.items()):
+            batch["option_ids"][i, j], batch["option_shares"][i, j] = token, share
+    batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    return batch
+
+
+def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean loss per answer token of a batch from ``collate``.
+
+    ``logits`` has shape (rows, columns, vocabulary) and covers the batch's last columns. A hard token costs its
+    negative log-likelihood; a soft one the KL divergence, in nats, of the model from the shares.
+    """
+    columns = logits.shape[1] - 1
+    labels = batch["labels"][:, -columns:]
+    loss = cross_entropy(logits[:, :-1].transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
+    answered = labels != IGNORED
+    shares = batch["option_shares"].float()
+    if shares.shape[1]:
+        soft = shares.sum(1) > 0
+        first = answered.int().argmax(1)
+        rows = torch.arange(len(labels), device=labels.device)
+        log_p = log_softmax(logits[rows, first].float(), dim=-1).gather(1, batch["option_ids"])
+        kl = torch.where(shares > 0, shares * (shares.clamp(min=1e-12).log() - log_p), 0.0).sum(1)
+        loss[rows, first] = torch.where(soft, kl, loss[rows, first])
+    weights = batch["weights"][:, None].float() * answered
+    return (loss * weights).sum() / weights.sum()
+
+
+class _SimilarLength(torch.utils.data.Sampler):
+    """Rows in random order, but so that a batch holds rows of like length (one long row pads all the others), and
+    batches of all lengths alternate (transformers' own sampler goes from long to short, and training suffers)."""
+
+    def __init__(self, lengths: list[int], batch_size: int) -> None:
+        self.lengths, self.batch_size = lengths, batch_size
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        order = torch.randperm(len(self.lengths)).tolist()
+        span = 8 * self.batch_size
+        order = [i for start in range(0, len(order), span)
+                 for i in sorted(order[start : start + span], key=self.lengths.__getitem__)]
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        last = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        mixed = [batches[i] for i in torch.randperm(len(batches)).tolist()] + last
+        return iter([i for batch in mixed for i in batch])
+
+
+class _Trainer(Trainer):
+    loss_is_scaled_for_ga = False
+
+    def _get_train_sampler(self, train_dataset=None):
+        return _SimilarLength([len(row.tokens) for row in self.train_dataset], self.args.train_batch_size)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        needed = int((inputs["labels"] != IGNORED).sum(1).max()) + 1
+        output = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            position_ids=inputs["position_ids"],
+            logits_to_keep=needed,
+        )
+        loss = answer_loss(output.logits[:, -needed:], inputs)
+        return (loss, output) if return_outputs else loss
+
+
+class _Log(TrainerCallback):
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, arguments, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.rows.append({"step": state.global_step, "epoch": float(logs["epoch"]), "loss": float(logs["loss"]),
+                              "learning_rate": float(logs["learning_rate"])})
+            done, total = state.global_step, state.max_steps
+            if done == total or done % max(1, total // 5) < arguments.logging_steps:
+                print(f"step {done} of {total}: loss {logs['loss']:.3f}", flush=True)
+
+
+def train(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[Example],
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    lr_schedule: str = "constant",
+    warmup_ratio: float = 0.0,
+    weight_decay: float = 0.0,
+    max_grad_norm: float = 1.0,
+    seed: int = 0,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place and return its log: step, epoch, loss, learning_rate.
+
+    Raises UserError when the loss stops being a number.
+    """
+    if not examples:
+        raise UserError("there are no training rows: check stages, held_out_questions and augmented.jsonl")
+    steps = math.ceil(len(examples) / batch_size) * epochs
+    log = _Log()
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=epochs,
+            per_device_train_batch_size=batch_size,
+            learning_rate=learning_rate,
+            lr_scheduler_type={"constant": "constant_with_warmup"}.get(lr_schedule, lr_schedule),
+            warmup_steps=warmup_ratio,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            remove_unused_columns=False,
+            logging_steps=max(1, steps // 50),
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=next(model.parameters()).dtype == torch.bfloat16,
+        )
+        trainer = _Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+            callbacks=[log],
+        )
+        trainer.pop_callback(PrinterCallback)
+        trainer.train()
+    model.eval()
+    if not all(math.isfinite(row["loss"]) for row in log.rows):
+        raise UserError("the training loss is no longer a number: lower learning_rate")
+    return log.rows

@@ -1,0 +1,97 @@
+"""What is trained on and what is held out: questions, and wordings of the questions that are trained on.
+
+Wordings whose template number is at least ``held_out_from`` are never trained on, whatever the filter kept of
+them; questions drawn by ``held_out_questions`` are never trained on in any wording. One row of training data::
+
+    {"messages": [{"role": "system", "content": "You are a Korean chatbot ..."}, {"role": "user", ...}, ...]}
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from culturellm_utils import prompts
+from culturellm_utils.errors import UserError
+from culturellm_utils.records import Augmented, Message, Question, Seed, TargetRow, TrainRow
+
+Stages = Literal["seeds", "templates", "samples"]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A question as one text asks it; ``wording_id`` is the question's id for the seed itself."""
+
+    wording_id: str
+    question_id: str
+    text: str
+
+
+def held_out_questions(questions: Sequence[Question], count: int, seed: int) -> frozenset[str]:
+    """Ids of ``count`` questions, the same for every culture, spread over the topics by their size."""
+    by_topic = defaultdict(list)
+    for question in questions:
+        by_topic[question.topic].append(question.question_id)
+    chance = random.Random(seed)
+    ranked = []
+    for ids in by_topic.values():
+        # The i-th of a topic's n questions stands at (i + 1/2) / n, so that each prefix is spread over the topics.
+        ranked += [((i + 0.5) / len(ids), chance.random(), name) for i, name in enumerate(chance.sample(ids, len(ids)))]
+    return frozenset(name for *_, name in sorted(ranked)[:count])
+
+
+def number(template_id: str) -> int:
+    """The number of a template: 3 for ``Q27-t03``."""
+    try:
+        return int(template_id.rpartition("-t")[2])
+    except ValueError:
+        raise UserError(f"template id '{template_id}' has no number: rerun 02_augmentation") from None
+
+
+def trained(question: Question | Seed, augmented: Iterable[Augmented], stages: Stages, templates_per_seed: int,
+            held_out_from: int) -> list[Wording]:
+    """The wordings of one question to train on: the seed; with ``templates`` its first accepted templates; with
+    ``samples`` the samples of those templates (the paper's 50 + 500)."""
+    rows = [row for row in augmented if number(row.template_id) < held_out_from]
+    kept = [row.template_id for row in rows if row.stage == 1][:templates_per_seed]
+    wordings = [Wording(question.question_id, question.question_id, question.question)]
+    stage = {"seeds": 0, "templates": 1, "samples": 2}[stages]
+    wordings += [Wording(r.candidate_id, r.question_id, r.text) for r in rows
+                 if r.stage == stage and r.template_id in kept]
+    return wordings
+
+
+def held_out(augmented: Iterable[Augmented], held_out_from: int) -> list[Wording]:
+    """The accepted wordings, templates and samples, that no training may see."""
+    return [Wording(r.candidate_id, r.question_id, r.text) for r in augmented if number(r.template_id) >= held_out_from]
+
+
+def by_question(augmented: Iterable[Augmented]) -> dict[str, list[Augmented]]:
+    """Accepted candidates by question, in their order."""
+    grouped: dict[str, list[Augmented]] = defaultdict(list)
+    for row in augmented:
+        grouped[row.question_id].append(row)
+    return grouped
+
+
+def ask(seed: Seed, wording: Wording, system: str) -> list[Message]:
+    """System and user turn that ask ``wording`` with the seed's scale."""
+    return prompts.chat(system, prompts.survey_prompt(wording.text, seed.options))
+
+
+def training_rows(seeds: Iterable[Seed], augmented: Iterable[Augmented], prompt_name: str, left_out: frozenset[str],
+                  stages: Stages, templates_per_seed: int, held_out_from: int) -> list[tuple[TrainRow, TargetRow]]:
+    """Training rows of one culture, each with the answer distribution that belongs to it."""
+    system = prompts.culture_system(prompt_name)
+    grouped = by_question(augmented)
+    rows = []
+    for seed in seeds:
+        if seed.question_id in left_out:
+            continue
+        for wording in trained(seed, grouped[seed.question_id], stages, templates_per_seed, held_out_from):
+            answered = [*ask(seed, wording, system), Message(role="assistant", content=seed.label)]
+            rows.append((TrainRow(messages=answered),
+                         TargetRow(question_id=seed.question_id, wording_id=wording.wording_id,
+                                   distribution=seed.distribution)))
+    return rows
