@@ -44,11 +44,11 @@ rule all:
 
 
 rule stand_in:
-    message: "stand-in base model: build or find it in the cache"
+    message: "base model: build the stand-in, or find it in the cache"
     input: modules("stand_in", "training", "ability", "tasks"), f"{UTILS}/data/recordings.jsonl"
     output: f"{OUT}/stand_in.txt"
-    threads: 2
-    shell: "OMP_NUM_THREADS={threads} python -m culturellm_utils.stand_in | tee {output}"
+    params: names=" ".join(parameters.base_models(STUDY))
+    shell: "python -m culturellm_utils.stand_in {params.names} | tee {output}"
 
 
 rule seed_extraction:

@@ -19,23 +19,25 @@ from culturellm_utils.records import Candidate, Question, Substitution
 
 #: Words that carry polarity, quantity, frequency or comparison: replacing one changes what is asked.
 GUARDED = frozenset(
-    """not no never nor neither none nobody nothing nowhere without cannot hardly barely scarcely rarely seldom
+    """a an the one two three few many much little several half twice
+    not no never nor neither none nobody nothing nowhere without cannot hardly barely scarcely rarely seldom
     often frequently frequent sometimes always usually how more most less least fewer fewest better best worse worst
     too very quite enough only all every each any some both either than as should must may might can could
-    ought would will definitely probably""".split()
+    ought would will definitely probably""".split()  # noqa: SIM905
 )
 
 Substitutes = dict[int, list[str]]  # token position -> words that fit there
 
 
-def make_templates(client: Recorded | OpenAI, questions: list[Question], count: int) -> tuple[list[Candidate], list[str]]:
+def make_templates(client: Recorded | OpenAI, questions: list[Question],
+                   count: int) -> tuple[list[Candidate], list[str]]:
     """Stage 1: ``count`` templates for each question, and the problems met (one sentence each)."""
     replies = client.ask([prompts.template_request(question.question, count) for question in questions])
     templates, problems = [], []
     for question, reply in zip(questions, replies, strict=True):
         try:
-            texts = prompts.json_reply(reply)["templates"]
-            texts = [text.strip() for text in texts if text.strip()]
+            texts = [" ".join(text.split()) for text in _list(prompts.json_reply(reply)["templates"])]
+            texts = [text for text in texts if text]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"{question.question_id}: reply without templates ({error})")
             continue
@@ -80,8 +82,9 @@ def usable_substitutes(reply: str, template: str, protected: Iterable[str]) -> t
     usable: Substitutes = {}
     problems = []
     try:
-        entries = [(int(e["position"]), str(e["word"]), list(e["substitutes"])) for e in prompts.json_reply(reply)["words"]]
-    except (ValueError, KeyError, TypeError) as error:
+        entries = [(int(e["position"]), str(e["word"]), _list(e["substitutes"]))
+                   for e in _list(prompts.json_reply(reply)["words"])]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         return {}, [f"reply without words ({error})"]
     for position, word, offered in entries:
         if not 0 <= position < len(words) or words[position].lower() != word.lower():
@@ -93,20 +96,22 @@ def usable_substitutes(reply: str, template: str, protected: Iterable[str]) -> t
             if len(fitting) < len(offered):
                 problems.append(f"'{word}': {len(offered) - len(fitting)} substitutes are not plain words")
             if fitting:
-                usable[position] = list(dict.fromkeys(fitting))
+                usable[position] = list({s.lower(): s for s in fitting}.values())
     return usable, problems
 
 
 def protected_positions(words: list[str], protected: Iterable[str]) -> set[int]:
     """Positions (from 0) that substitution never touches: guarded words, numbers, punctuation, and every token
-    of each protected phrase wherever it stands."""
-    low = [word.lower() for word in words]
+    of each protected phrase wherever it stands, also as a possessive."""
+    low = [word.lower().replace("’", "'") for word in words]
+    bare = [word.removesuffix("'s") for word in low]
     locked = {i for i, word in enumerate(low) if word in GUARDED or word.endswith("n't") or not word[0].isalpha()}
     for phrase in protected:
-        part = [token.lower() for token in prompts.tokens(phrase)]
+        part = [token.lower().replace("’", "'") for token in prompts.tokens(phrase)]
         for start in range(len(low) - len(part) + 1):
-            if low[start : start + len(part)] == part:
-                locked.update(range(start, start + len(part)))
+            stop = start + len(part)
+            if part in (low[start:stop], bare[start:stop]):
+                locked.update(range(start, stop))
     return locked
 
 
@@ -139,7 +144,7 @@ def substitute(template: str, choice: Mapping[int, str]) -> tuple[str, list[Subs
         new[position] = word[0].upper() + word[1:] if old[0].isupper() else word
         made.append(Substitution(position=position, word=old, substitute=new[position]))
         if position and words[position - 1].lower() in {"a", "an"}:
-            article = "an" if _vowel_sound(word) else "a"
+            article = prompts.article(word)
             new[position - 1] = article.capitalize() if words[position - 1][0].isupper() else article
     pieces, end = [], 0
     for (start, stop), word in zip(spans, new, strict=True):
@@ -152,9 +157,8 @@ def _plain(word: str) -> bool:
     return bool(re.fullmatch(r"\w+(?:[-'’ ]\w+)*", word)) and len(word.split()) <= 3
 
 
-def _vowel_sound(word: str) -> bool:
-    """Whether an English word begins with a vowel sound, by its spelling."""
-    word = word.lower()
-    if re.match(r"(hono|hour|honest|heir)", word):
-        return True
-    return word[0] in "aeiou" and not re.match(r"(eu|uni(?!n|m)|us[aeiu]|one\b|once|ubiq|ut[ei])", word)
+def _list(value: object) -> list:
+    """A reply's list; a text in its place would be taken letter by letter."""
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.60} is not a list")
+    return value

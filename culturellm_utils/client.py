@@ -10,11 +10,11 @@ import asyncio
 import hashlib
 import json
 import os
-import threading
-from collections.abc import Coroutine
 from functools import cache
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from anyio.from_thread import start_blocking_portal
 from pydantic import Field
 
 from culturellm_utils import paths
@@ -70,6 +70,8 @@ class OpenAI:
         if not base_url and not os.environ.get("OPENAI_API_KEY"):
             raise UserError("chat_backend openai needs the environment variable OPENAI_API_KEY, or a base_url "
                             "of a server that asks for no key")
+        if base_url and not _is_address(base_url):
+            raise UserError(f"base_url '{base_url}' is not a web address: write one such as http://localhost:8000/v1")
         self.source = model
         self.base_url = base_url
         self.temperature = temperature
@@ -78,17 +80,20 @@ class OpenAI:
         self._store = Store(paths.cache() / "chat.sqlite")
 
     def ask(self, requests: list[Messages]) -> list[str]:
-        """One reply per request, in order; only those not on disk are sent. Raises UserError when the server
-        refuses or stays unreachable: replies that came are kept."""
+        """One reply per request, in order; only those not on disk are sent. A model that says nothing gives an
+        empty reply, which is not kept. Raises UserError when the server refuses, stays unreachable or does not
+        speak the protocol: replies that came are kept."""
         settings = {"model": self.source, "base_url": self.base_url, "temperature": self.temperature}
         keys = [key(messages, **settings) for messages in requests]
         missing = dict(zip(keys, requests, strict=True))
         for known in self._store.get(missing):
             del missing[known]
         if missing:
-            _run(self._send(missing))
+            # An event loop in a thread of its own: a notebook's is busy. When interrupted, it stops sending.
+            with start_blocking_portal() as portal:
+                portal.call(self._send, missing)
         found = self._store.get(keys)
-        return [found[name].decode() for name in keys]
+        return [found.get(name, b"").decode() for name in keys]
 
     async def _send(self, missing: dict[str, Messages]) -> None:
         import openai
@@ -106,7 +111,13 @@ class OpenAI:
                     temperature=self.temperature,
                 )
             self.sent += 1
-            self._store.put({name: (answer.choices[0].message.content or "").encode()})
+            try:
+                content = answer.choices[0].message.content
+            except (AttributeError, TypeError, IndexError):
+                raise UserError(f"the server at {self.base_url or 'api.openai.com'} did not send a chat reply: check "
+                                "base_url, which mostly ends in /v1") from None
+            if content:
+                self._store.put({name: content.encode()})
 
         try:
             async with server:
@@ -117,7 +128,7 @@ class OpenAI:
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
-        except openai.APIError as error:
+        except (openai.OpenAIError, ValueError) as error:
             status = getattr(error, "status_code", None)
             raise UserError(
                 f"the chat server at {self.base_url or 'api.openai.com'} answered {status or type(error).__name__} for "
@@ -132,18 +143,9 @@ def connect(backend: str, model: str, base_url: str, temperature: float, max_con
     return OpenAI(model, base_url, temperature, max_concurrency)
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, also inside a notebook, whose own event loop is busy."""
-    failure: list[BaseException] = []
-
-    def body() -> None:
-        try:
-            asyncio.run(work)
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+def _is_address(base_url: str) -> bool:
+    try:
+        parts = urlsplit(base_url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

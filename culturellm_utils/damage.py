@@ -17,42 +17,28 @@ its seed. English only.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
-from culturellm_utils.stance_words import ENTRIES, LISTS, stem, words
+from culturellm_utils.stance_words import ENTRIES, LISTS, PUNCTUATION, stem, words
 
 Words = Sequence[str]
 
-_PUNCTUATION = frozenset(".,;:?!()")
+_GRAMMAR = {name: frozenset(listed.split()) for name, listed in LISTS["grammar"].items()}
+_DETERMINERS = _GRAMMAR["determiners"]
+_PREPOSITIONS = _GRAMMAR["prepositions"]
+_AUXILIARIES = _GRAMMAR["auxiliaries"]
+_CONJUNCTIONS = _GRAMMAR["conjunctions"]
+_MODALS = _GRAMMAR["modals"]
+_RELATIVES = _GRAMMAR["relatives"]
+_OBJECT_OPENERS = _DETERMINERS | _GRAMMAR["object_openers"]
+_BEFORE_YOU = _AUXILIARIES | _MODALS | _CONJUNCTIONS | _RELATIVES | {"as", "since", "unless"}
 _ENDS = frozenset(".?!")
-_DETERMINERS = frozenset("a an the your their my our every its".split())
-_OBJECT_OPENERS = _DETERMINERS | frozenset("her his this these those people children men women".split())
-_PREPOSITIONS = frozenset(
-    "of for in on at to from with without into about by under during between against toward towards through among".split()
-)
-_AUXILIARIES = frozenset("is are was were has have had do does did should would must could may might".split())
-_CONJUNCTIONS = frozenset("and or but than when if because whenever while".split())
-_MODALS = frozenset("will would should must can could may might shall".split())
-_RELATIVES = frozenset("what which that who whom where it whose how".split())
-_SUBJECTS = frozenset("i you we they he she it people".split())
-_PLURALS = frozenset("people men women children they we".split())
-_NOT_PAST = frozenset("need feed exceed succeed speed proceed bleed breed embed heed seed".split())
-_COMPARATIVES = frozenset("more less fewer better worse rather other else".split())
-_FILLER = frozenset(map(stem, """
-    a an the be do does have of for in on at to from with by as it that this these those there so very just every bit
-    all any other else own also than and or their your my our its his her which who whose generally speaking thing something people
-    person way one get make take happen occur when if because will would should must can could may might shall i you we
-    he they she them us me him while where what how often frequently here ever even not no never only always most more
-    less such both each among give offer provide see find up down out off away ahead into through about over under
-    """.split()))
-_STRANDED = frozenset("of for with from into to at toward towards between among against without during".split())
+_FILLER = frozenset(map(stem, LISTS["filler"].split()))
 #: Fields whose words have few synonyms, so that a swap for an unknown word is a change.
-_NEGATIONS = frozenset("not no never nobody nothing without cannot".split())
 _CLOSED = ("kin", "role")
 #: Fields and axes whose words a paraphrase cannot do without.
-_NEEDED_FIELDS = frozenset(
-    "sex youth parent spouse kin role domain institution wealth offence goods event".split()
-)
-_OPTIONAL_AXES = frozenset("amount enough help often permit duty importance favor trust give cause keep first cost".split())
+_NEEDED_FIELDS = frozenset(LISTS["needed_fields"].split())
+_OPTIONAL_AXES = frozenset(LISTS["optional_axes"].split())
 
 
 def _field_groups() -> dict[str, frozenset[tuple[str, int]]]:
@@ -91,13 +77,13 @@ def damage(seed: str, text: str) -> str:
 
 def _ungrammatical(a: Words, b: Words) -> str:
     """Pairs of neighbours that no sentence has, unless the seed has them too."""
-    known = frozenset(zip(a, a[1:], strict=False))
+    known = frozenset(pairwise(a))
     objects = _with_objects(a)
     relative = False
-    if b[1:2] == ("you",) and b[0] not in _AUXILIARIES | _MODALS | _CONJUNCTIONS | _RELATIVES | {"as", "since", "unless"}:
+    if b[1:2] == ("you",) and b[0] not in _BEFORE_YOU:
         return f"broken grammar ({b[0]} you)"
-    for i, (v, w) in enumerate(zip(b, b[1:], strict=False)):
-        relative = relative or v in _RELATIVES or (i > 0 and v in _SUBJECTS)
+    for i, (v, w) in enumerate(pairwise(b)):
+        relative = relative or v in _RELATIVES or (i > 0 and v in _GRAMMAR["subjects"])
         if (v, w) in known:
             continue
         if _never_neighbours(v, w) or (v in _MODALS and i and _not_a_verb(b, i + 1)) or _disagrees(b, i):
@@ -105,8 +91,9 @@ def _ungrammatical(a: Words, b: Words) -> str:
         if w == "than" and not any(_comparative(x) for x in b[: i + 1]):
             return "lost (the comparison)"
         if v in _PREPOSITIONS and not relative:
-            stranded = (w in _ENDS and v in _STRANDED and not b[i - 1].endswith("ed")) or (i == 0 and w == ",")
-            follows = w in _PUNCTUATION or w in _CONJUNCTIONS or (w in _AUXILIARIES and v != "to")
+            stranded = w in _ENDS and v in _GRAMMAR["strands"] and not b[i - 1].endswith("ed")
+            stranded = stranded or (i == 0 and w == ",")
+            follows = w in PUNCTUATION or w in _CONJUNCTIONS or (w in _AUXILIARIES and v != "to")
             if stranded or (i and (b[i - 1], v) in objects and (follows or w in ("in", "of", "for", "with", "from"))):
                 return f"lost (what follows {v})"
     return ""
@@ -114,10 +101,10 @@ def _ungrammatical(a: Words, b: Words) -> str:
 
 def _never_neighbours(v: str, w: str) -> bool:
     if v == w:
-        return v not in ("had", "that") and v not in _PUNCTUATION
-    if v in ("a", "an") and w not in _PUNCTUATION and _vowel_sound(w) != (v == "an"):
+        return v not in ("had", "that") and v not in PUNCTUATION
+    if v in ("a", "an") and w not in PUNCTUATION and _vowel_sound(w) != (v == "an"):
         return True
-    if v in _DETERMINERS and (w in _AUXILIARIES or w in _CONJUNCTIONS or w in _PUNCTUATION or w in _PREPOSITIONS
+    if v in _DETERMINERS and (w in _AUXILIARIES or w in _CONJUNCTIONS or w in PUNCTUATION or w in _PREPOSITIONS
                               or w in ("that", "who", "which")):
         return True
     if v in ("than", "and", "or") and w in _ENDS:
@@ -130,24 +117,25 @@ def _not_a_verb(b: Words, i: int) -> bool:
     while i < len(b) - 1 and (b[i].endswith("ly") or b[i] in ("not", "never", "always", "also", "often", "only")):
         i += 1
     word = b[i]
-    return (word.endswith("ed") and word not in _NOT_PAST) or word in ("to", "is", "are", "was", "has", "does")
+    past = word.endswith("ed") and word not in _GRAMMAR["not_past"]
+    return past or word in ("to", "is", "are", "was", "has", "does")
 
 
 def _disagrees(b: Words, i: int) -> bool:
     """A plural subject at the start with a singular verb: "Young people has"."""
-    if b[i + 1] not in ("is", "has", "was", "does") or b[i] not in _PLURALS:
+    if b[i + 1] not in ("is", "has", "was", "does") or b[i] not in _GRAMMAR["plurals"]:
         return False
     return i == 0 or (i == 1 and not b[0].endswith("ing") and b[0] not in _PREPOSITIONS and b[0] not in _RELATIVES)
 
 
 def _with_objects(a: Words) -> frozenset[tuple[str, str]]:
     """Words of the seed with a preposition that has an object there: ("outside", "of") in "outside of services"."""
-    empty = _PUNCTUATION | _PREPOSITIONS | _AUXILIARIES | _CONJUNCTIONS | {"more", "most"}
+    empty = PUNCTUATION | _PREPOSITIONS | _AUXILIARIES | _CONJUNCTIONS | {"more", "most"}
     return frozenset((u, v) for u, v, w in zip(a, a[1:], a[2:], strict=False) if v in _PREPOSITIONS and w not in empty)
 
 
 def _comparative(word: str) -> bool:
-    return word in _COMPARATIVES or word.endswith("er")
+    return word in _GRAMMAR["comparatives"] or word.endswith("er")
 
 
 def _vowel_sound(word: str) -> bool:
@@ -161,12 +149,13 @@ def _vowel_sound(word: str) -> bool:
 
 def _edited(a: Words, b: Words) -> str:
     """Words dropped, moved, or one word replaced, in a text that is otherwise its seed."""
-    x, y = [w for w in a if w not in _PUNCTUATION], [w for w in b if w not in _PUNCTUATION]
+    x, y = [w for w in a if w not in PUNCTUATION], [w for w in b if w not in PUNCTUATION]
     if len(y) < len(x) and _is_part(y, x):
         rest = list(x)
         for word in y:
             rest.remove(word)
-        gone = [w for w in rest if stem(w) not in _FILLER] or [w for w in rest if w in _AUXILIARIES or w in ("be", "being")]
+        gone = [w for w in rest if stem(w) not in _FILLER]
+        gone = gone or [w for w in rest if w in _AUXILIARIES or w in ("be", "being")]
         return f"lost ({' '.join(gone)})" if gone else ""
     start = next((i for i, (v, w) in enumerate(zip(x, y, strict=False)) if v != w), min(len(x), len(y)))
     room = min(len(x), len(y)) - start
@@ -217,7 +206,7 @@ def _bare(word: str) -> str:
 @lru_cache(maxsize=1 << 12)
 def _content(text: str) -> dict[str, str]:
     """Stems of the words that carry content, each with the word as written."""
-    found = {stem(_bare(word)): word for word in words(text) if word not in _PUNCTUATION}
+    found = {stem(_bare(word)): word for word in words(text) if word not in PUNCTUATION}
     return {s: word for s, word in found.items() if s not in _FILLER}
 
 
@@ -248,7 +237,7 @@ def _lost(seed: str, text: str) -> str:
         here = {place for s in kept for place in _GROUPS.get(s, _NOWHERE)} | {_axis(s) for s in kept}
         for s in sorted(missing):
             needed = {place for place in _GROUPS.get(s, _NOWHERE) if place[0] in _NEEDED_FIELDS} or {_axis(s)} - {""}
-            if _said_by_negation(s) and not _NEGATIONS.isdisjoint(kept):
+            if _said_by_negation(s) and not _GRAMMAR["negations"].isdisjoint(kept):
                 continue
             if needed and not needed & here:
                 return f"lost ({a[s]})"

@@ -17,7 +17,8 @@ from transformers.utils import logging as transformers_logging
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
 
-STAND_IN = "stand-in"
+#: Base models that the project builds itself; what they score says nothing about real models.
+STAND_INS = ("stand-in", "stand-in-tiny")
 
 
 def load(base_model: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -26,10 +27,10 @@ def load(base_model: str, device: str | None = None) -> tuple[PreTrainedModel, P
     ``base_model`` is ``stand-in``, a hub id or a folder. Raises UserError when it cannot be loaded.
     """
     quiet()
-    if base_model == STAND_IN:
+    if base_model in STAND_INS:
         from culturellm_utils import stand_in
 
-        name = str(stand_in.folder())
+        name = str(stand_in.folder(base_model))
     else:
         name = base_model
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -90,7 +91,7 @@ def card(title: str, base_model: str, folder: Path, rows: int, knobs: Mapping[st
     """The model card that lies beside an adapter: what it is, how to load it, how it was trained."""
     recipe = "\n".join(f"| {name} | {value} |" for name, value in knobs.items())
     warning = ("The base model is the project's stand-in, a toy of a million weights: this adapter shows that the "
-               "method runs, and says nothing about real language models.\n\n" if base_model == STAND_IN else "")
+               "method runs, and says nothing about real language models.\n\n" if base_model in STAND_INS else "")
     return f"""---
 library_name: peft
 tags: [culturellm, lora]

@@ -221,16 +221,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{paths.shown(path)} cannot be read ({type(error).__name__})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{paths.shown(path)}{line} is not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        raise UserError(f"{paths.shown(path)}{line} is not valid YAML: {problem}") from None
     if not isinstance(value, dict):
         raise UserError(f"{paths.shown(path)} must hold 'name: value' lines")
     return value
 
 
-def _known(values: dict[str, Any], where: str) -> dict[str, Any]:
+def _known(values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: {values!r} must be 'name: value' lines")
     for name in values:
         if name not in _all_names():
             raise UserError(f"{where}: '{name}' is no parameter of any notebook; "
@@ -270,8 +273,10 @@ def study(name: str) -> dict[str, Any]:
     if not values.get("title") or not isinstance(values.get("cultures"), list) or not values["cultures"]:
         raise UserError(f"{where}: a study needs a title and a list of cultures")
     values["parameters"] = _known(values["parameters"] or {}, where)
-    values["variants"] = {key: _known(knobs or {}, f"{where}, variant {key}")
-                          for key, knobs in (values["variants"] or {"main": {}}).items()}
+    variants = values["variants"] or {"main": {}}
+    if not isinstance(variants, dict):
+        raise UserError(f"{where}: variants must be 'name: parameters' lines")
+    values["variants"] = {str(key): _known(knobs or {}, f"{where}, variant {key}") for key, knobs in variants.items()}
     for member in values["cultures"]:
         culture(member)
     return values
@@ -305,3 +310,15 @@ def merged(notebook: str, study_name: str, culture_name: str = "", variant: str 
     injected = {name: value for name, value in sorted(values.items()) if name in names(notebook)}
     validate(MODELS[notebook], defaults(notebook) | injected)
     return injected
+
+
+def base_models(study_name: str) -> list[str]:
+    """Every model that the notebooks of a study load, by the name that the parameters give it."""
+    plan = study(study_name)
+    jobs = [("03_filtering", "")] + [("04_fine_tuning", name) for name in [*plan["cultures"], ONE]]
+    found = set()
+    for variant in plan["variants"]:
+        for notebook, name in jobs:
+            values = defaults(notebook) | merged(notebook, study_name, name, variant)
+            found |= {values[knob] for knob in ("base_model", "perplexity_model") if knob in values}
+    return sorted(found)

@@ -21,17 +21,29 @@ from typing import NamedTuple
 
 from culturellm_utils import comparisons
 from culturellm_utils.stance_words import (
-    BREAKS, ENTRIES, FUNCTION, LISTS, NEAR_NONE, PUNCTUATION, REASONS, Token, content, parse, stems,
+    BREAKS,
+    ENTRIES,
+    LISTS,
+    NEAR_NONE,
+    PUNCTUATION,
+    REASONS,
+    Token,
+    parse,
+    stems,
 )
 
 Tokens = Sequence[Token]
 
 
-_JOINTS = frozenset(",;") | stems("and but while whereas")
 _TOP = stems("always every all invariably only") | {"at_all_time"}
 _COUNTED = stems("to that of how too so as the")
+_MODALS = stems("can could may might")
+_CONDITIONS = stems("if only unless without")
+_EXCEPT = stems("except besides") | {"other_than", "apart_from"}
 _PREFIX = re.compile(r"(?:un|in|im(?!migr)|ir|il|dis|non-?|mis)(?=[a-z]{4})")
-_NOT_PREFIXED = stems("inform information impress import imprison discover discount inside indeed invest intend mission")
+_NOT_PREFIXED = stems(
+    "inform information impress import imprison discover discount inside indeed invest intend mission"
+)
 _BASES = stems(LISTS["bases"])
 
 
@@ -41,39 +53,64 @@ def stance_change(seed: str, text: str) -> str:
     Both are English sentences. About 0.1 ms a pair.
     """
     a, b = parse(seed), parse(text)
-    stems_a, stems_b = frozenset(t.stem for t in a), frozenset(t.stem for t in b)
-    if (reason := _hedged(a, b, stems_a)) or (reason := _ladder(a, b, stems_a)):
+    stems_a, stems_b = _all_stems(a), _all_stems(b)
+    if (reason := _hedged(a, b, stems_a)) or (reason := _ladder(a, b)):
         return reason
     reversed_, used_a, used_b = comparisons.compare(a, b)
     if reversed_:
         return "comparison reversed"
-    if _exchanged(a, b) or _other_subject(a, b, stems_a, stems_b) or (not used_a and _swapped(a, b)):
+    if comparisons.exchanged(a, b) or comparisons.other_subject(a, b):
         return "exchanged who or what is meant"
-    return _turned(_signs(a, stems_b, used_a), _signs(b, stems_a, used_b))
+    swapped = not used_a and comparisons.swapped(a, b)
+    return _turned(_signs(a, stems_b, used_a), _signs(b, stems_a, used_b), swapped)
+
+
+@lru_cache(maxsize=1 << 12)
+def _all_stems(tokens: tuple[Token, ...]) -> frozenset[str]:
+    """Stems of words and of phrases, and of the words in phrases."""
+    found = {t.stem for t in tokens}
+    return frozenset(found.union(*(s.split("_") for s in found if "_" in s)))
 
 
 # --- hedges, quantity, frequency
 
 
 def _hedged(a: Tokens, b: Tokens, seed_stems: frozenset[str]) -> str:
-    """A hedge that the seed does not have."""
+    """A hedge in ``b``, when ``a`` has none."""
+    if any(t.entry.hedge and t.stem not in _MODALS for t in a):
+        return ""
     question = a[-1:] and a[-1].stem == "?"
     loose = question or any(t.entry.loose or t.entry.rung == "most" for t in a)
+    rare = any(t.entry.rung == "few" for t in a)
     for i, token in enumerate(b):
-        following = b[i + 1].stem if i + 1 < len(b) else ""
         if token.stem in seed_stems:
             continue
-        polite = following in ("you", "i", "we")  # "could you say ..."
-        denied = token.stem in ("can", "could") and (  # "no country can", "cannot"
-            any(t.stem in NEAR_NONE for t in b[:i]) or (i + 1 < len(b) and b[i + 1].entry.negator))
-        if (token.entry.hedge and not polite and not denied) or (token.entry.loose and not loose):
+        if token.entry.hedge and not (rare and token.entry.axis) and not _harmless(b, i, seed_stems, bool(question)):
             return f"hedged ({token.word})"
+        if token.entry.loose and not loose:
+            return f"hedged ({token.word})"
+        following = b[i + 1].stem if i + 1 < len(b) else "."
         if token.stem == "certain" and "certainli" not in seed_stems and following not in _COUNTED | PUNCTUATION:
             return "hedged (certain)"
     return ""
 
 
-def _ladder(a: Tokens, b: Tokens, seed_stems: frozenset[str]) -> str:
+def _harmless(b: Tokens, i: int, seed_stems: frozenset[str], question: bool) -> bool:
+    """Whether a word that hedges elsewhere does not here: manners, denied ability, a condition the seed has."""
+    following = b[i + 1] if i + 1 < len(b) else None
+    if b[i].stem in ("unless", "only_if", "only_when"):
+        return not _CONDITIONS.isdisjoint(seed_stems)
+    if b[i].stem not in _MODALS or following is None:
+        return False
+    if following.stem in ("you", "i", "we"):  # "could you say how often"
+        return True
+    if b[i].stem == "can" and question:
+        return True
+    # "cannot", "no country can"
+    return b[i].stem in ("can", "could") and (following.entry.negator or any(t.stem in NEAR_NONE for t in b[:i]))
+
+
+def _ladder(a: Tokens, b: Tokens) -> str:
     """All, most, few: a rung lost from the top, or a lower one gained."""
     question = a[-1:] and a[-1].stem == "?"
     rungs = {t.entry.rung for t in a}
@@ -85,77 +122,14 @@ def _ladder(a: Tokens, b: Tokens, seed_stems: frozenset[str]) -> str:
             counted = token.stem == "mani" and i and b[i - 1].stem in _COUNTED
             if not superlative and not counted:
                 return f"hedged ({token.word})"
-    if lost := sorted(_TOP & seed_stems):
-        rungs_b = {t.entry.rung for t in b}
-        if "all" not in rungs_b and not any(t.entry.negator for t in b):
-            return f"weakened ({next(t.word for t in a if t.stem == lost[0])} is gone)"
+    top = next((t.word for t in a if t.stem in _TOP), "")
+    if top and not any(t.entry.rung == "all" or t.entry.negator for t in b):
+        return f"weakened ({top} is gone)"
     return ""
 
 
 def _plural(word: str) -> bool:
     return word in ("people", "men", "women", "children") or (word[-1] == "s" and word[-2:] not in ("ss", "us", "is"))
-
-
-# --- exchanged parts
-
-
-def _exchanged(a: Tokens, b: Tokens) -> bool:
-    """Whether what the two poles of one axis belong to changed places ("too much of X, too little of Y")."""
-    for axis in {t.entry.axis[0] for t in a if t.entry.axis}:
-        x = _belongings(a, axis)
-        if len(set(x.values())) == 2:
-            y = _belongings(b, axis)
-            shared = x.keys() & y.keys()
-            if shared and all(x[word] != y[word] for word in shared):
-                return True
-    return False
-
-
-def _belongings(tokens: Tokens, axis: str) -> dict[str, int]:
-    """Words that share a part of the sentence with one pole only, with that pole's sign."""
-    parts: list[list[Token]] = [[]]
-    for token in tokens:
-        if token.stem in _JOINTS:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    signs: dict[str, set[int]] = {}
-    for part in parts:
-        poles = {t.entry.axis[1] for t in part if t.entry.axis and t.entry.axis[0] == axis}
-        if len(poles) == 1:
-            for word in content(part):
-                signs.setdefault(word, set()).update(poles)
-    return {word: min(found) for word, found in signs.items() if len(found) == 1}
-
-
-def _swapped(a: Tokens, b: Tokens) -> bool:
-    """Whether two words around a third changed places and all else is as before ("parents owe children respect")."""
-    if any(t.stem == "by" for t in b) or sum(t.stem == "be" for t in a) != sum(t.stem == "be" for t in b):
-        return False
-    x, y = ([t.stem for t in tokens if t.stem not in FUNCTION] for tokens in (a, b))
-    changed = [i for i, (v, w) in enumerate(zip(x, y, strict=False)) if v != w]
-    return (len(x) == len(y) and len(changed) == 2 and changed[1] - changed[0] > 1
-            and x[changed[0]] == y[changed[1]] and x[changed[1]] == y[changed[0]])
-
-
-def _other_subject(a: Tokens, b: Tokens, stems_a: frozenset[str], stems_b: frozenset[str]) -> bool:
-    """Whether a shared predicate is now said of another thing of the seed ("science is always right")."""
-    x, y = _subjects(a), _subjects(b)
-    return any(x[p] != y[p] and y[p] in stems_a and x[p] in stems_b for p in x.keys() & y.keys())
-
-
-@lru_cache(maxsize=1 << 12)
-def _subjects(tokens: tuple[Token, ...]) -> dict[str, str]:
-    """Predicates after "be", each with the one-word subject that opens its clause."""
-    found = {}
-    for i, token in enumerate(tokens):
-        if token.stem == "be" and i and tokens[i - 1].stem not in FUNCTION:
-            if i == 1 or tokens[i - 2].stem in BREAKS or tokens[i - 2].stem in ("the", "that"):
-                predicate = next((t.stem for t in tokens[i + 1 : i + 4] if t.stem not in FUNCTION
-                                  and not t.entry.light and not t.entry.rung), None)
-                if predicate:
-                    found[predicate] = tokens[i - 1].stem
-    return found
 
 
 # --- signed words
@@ -167,6 +141,7 @@ class Sign(NamedTuple):
     axis: str
     sign: int
     turns: bool
+    denied: bool
     word: str
 
 
@@ -176,26 +151,27 @@ def _signs(tokens: Tokens, other: frozenset[str], used: frozenset[int]) -> dict[
     signs: dict[str, list[Sign]] = {}
     negations: list[Token] = []
 
-    def note(axis: str, sign: int, turns: bool, word: str) -> None:
-        signs.setdefault(axis, []).append(Sign(axis, sign, turns, word))
+    def note(axis: str, sign: int, turns: bool, denied: bool, word: str) -> None:
+        signs.setdefault(axis, []).append(Sign(axis, sign, turns, denied, word))
 
     def drop_negations() -> None:
         if len(negations) % 2:
-            note("not", -1, True, negations[-1].word)
+            note("not", -1, True, True, negations[-1].word)
         negations.clear()
 
     for n, token in enumerate(tokens):
         entry = token.entry
         if entry.neutral or n in skipped:
             continue
-        if entry.negator or entry.denier:
+        if entry.negator or entry.denier or _lessens(tokens, n):
             negations.append(token)
         elif negations and _not_enough(tokens, n):
             continue
-        elif axis := entry.axis or _prefixed(token.stem, other):
+        elif (axis := entry.axis or _prefixed(token.stem, other)) and not ("/" in axis[0] and token.stem in other):
             odd = len(negations) % 2 == 1
             sign = -axis[1] if odd else axis[1]
-            note(axis[0], sign, sign < 0 and (axis[2] or odd), token.word)
+            turns = sign < 0 and (odd or (axis[2] and not any(token.stem in o for o in other)))
+            note(axis[0], sign, turns, odd, token.word)
             negations.clear()
         elif negations and _denied_later(tokens, n, negations[-1]):
             continue
@@ -205,6 +181,12 @@ def _signs(tokens: Tokens, other: frozenset[str], used: frozenset[int]) -> dict[
     return signs
 
 
+def _lessens(tokens: Tokens, n: int) -> bool:
+    """Whether a word of low degree denies the next word: "little importance", "less safe"."""
+    following = tokens[n + 1].entry.axis if n + 1 < len(tokens) else None
+    return tokens[n].stem in ("littl", "less", "least", "low") and bool(following)
+
+
 def _not_enough(tokens: Tokens, n: int) -> bool:
     """Whether a negation reaches past token ``n`` to an "enough": "do not care enough"."""
     ahead = [t.stem for t in tokens[n + 1 : n + 5]]
@@ -212,8 +194,11 @@ def _not_enough(tokens: Tokens, n: int) -> bool:
 
 
 def _denied_later(tokens: Tokens, n: int, negation: Token) -> bool:
-    """Whether a negation reaches past the plain word ``n``: "prevent people from being dishonest", "do not make
-    criminals better"."""
+    """Whether a negation reaches past the plain word ``n``: "prevent people from being dishonest", "fail to
+    treat the poor as equals", "do not make criminals better"."""
+    if negation.stem in ("fail", "refus"):
+        ahead = [t for t in tokens[n + 1 : n + 5] if t.entry.axis or t.stem in BREAKS]
+        return bool(ahead and ahead[0].entry.axis)
     if negation.entry.denier:
         return any(t.stem == "from" for t in tokens[n : n + 5])
     return tokens[n - 1].stem in ("mak", "keep", "leav") and n + 1 < len(tokens) and bool(tokens[n + 1].entry.axis)
@@ -232,20 +217,23 @@ def _prefixed(word: str, other: frozenset[str]) -> tuple[str, int, bool] | None:
 
 
 def _superlative(tokens: Tokens) -> frozenset[int]:
-    """"Few things matter more than X" says "X matters most": the tokens that mean neither few nor more there."""
+    """The tokens that deny nothing in "few things matter more than X" and "none other than X"."""
     for i, token in enumerate(tokens):
-        if token.stem in NEAR_NONE:
+        if token.stem in NEAR_NONE or token.stem == "never":
             for k in range(i + 1, len(tokens)):
-                if tokens[k].stem == "than" or (tokens[k].stem == "as" and k > i + 2):
+                if tokens[k].stem in _EXCEPT:
+                    return frozenset({i})
+                if token.stem != "never" and (tokens[k].stem == "than" or (tokens[k].stem == "as" and k > i + 2)):
                     return frozenset({i, *(j for j in range(i, k) if comparisons.is_comparative(tokens[j]))})
                 if tokens[k].stem in PUNCTUATION:
                     break
     return frozenset()
 
 
-def _turned(x: dict[str, list[Sign]], y: dict[str, list[Sign]]) -> str:
-    """The reason when signs disagree: opposite poles of an axis, or an odd number of turns that only one has."""
-    odd, reason = False, ""
+def _turned(x: dict[str, list[Sign]], y: dict[str, list[Sign]], swapped: bool) -> str:
+    """The reason when signs disagree: opposite poles of an axis, or an odd number of turns that only one has.
+    Two things that changed places are one turn."""
+    odd, reason = swapped, "exchanged who or what is meant" if swapped else ""
     for axis in sorted(x.keys() | y.keys()):
         mine, theirs = x.get(axis, []), y.get(axis, [])
         if axis == "not":
@@ -254,9 +242,10 @@ def _turned(x: dict[str, list[Sign]], y: dict[str, list[Sign]]) -> str:
         else:
             a, b = {s.sign for s in mine}, {s.sign for s in theirs}
             why = REASONS.get(axis, f"turned round ({(theirs or mine)[0].word})")
-            if len(a) == len(b) == 1 and a != b:
+            opposite = len(a) == len(b) == 1 and a != b
+            if opposite and not any(s.denied for s in mine + theirs):
                 return why
-            unmatched = a != b and any(s.turns for s in mine + theirs if not (s.sign in a and s.sign in b))
+            unmatched = opposite or any(s.turns for s in mine + theirs if s.sign in a ^ b)
         if unmatched:
             odd, reason = not odd, reason or why
     return reason if odd else ""

@@ -8,25 +8,33 @@ Answer with one number from 1 to 2.
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 from culturellm_utils.records import Message
 
 NEUTRAL = "You are a helpful assistant."
+AGREE = "Do you agree with this statement? "
 
 #: A word keeps its inner hyphens and apostrophes; every other visible sign is a token of its own.
 TOKEN = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
 
+#: Silent h; letters and abbreviations that are spelled out (X-ray, NGO); numbers (eight, eleven, eighteen).
+_VOWEL_AFTER_ALL = re.compile(r"(?i:honest|hono|hour|heir)|[FHLMNRSX](?:[A-Z]{1,2})?\b|8|1[18](?!\d)")
+#: The sounds of "you" (union, but not uninformed; useful; Ukrainian) and of "won" (one).
+_CONSONANT_AFTER_ALL = re.compile(
+    r"(?i:e[uw]|one\b|once|u(?:\b|[kns]\b|biq|gand|k[er]|nanim|ni(?!n|m|de|ll|r|ss)|r[aeiou]|s[aeiu]|t[aeio]|y))"
+)
+
 
 def culture_system(prompt_name: str) -> str:
     """The system prompt that names a culture (the paper's, with its grammar repaired)."""
-    article = "an" if prompt_name[:1] in "AEIOU" else "a"
-    return f"You are {article} {prompt_name} chatbot that knows {prompt_name} culture very well."
+    return f"You are {article(prompt_name)} {prompt_name} chatbot that knows {prompt_name} culture very well."
 
 
 def survey_prompt(question: str, options: Mapping[str, str]) -> str:
     """A survey question with its scale; the answer is one option code."""
-    asked = question if question.endswith("?") else f"Do you agree with this statement? {question}"
+    asked = question if question.endswith("?") else AGREE + question
     shown = " ".join(f"{code}. {text}" for code, text in options.items() if text)
     codes = sorted(map(int, options))
     return f"{asked}\nOptions: {shown}\nAnswer with one number from {codes[0]} to {codes[-1]}."
@@ -41,6 +49,12 @@ def chat(system: str, user: str, assistant: str | None = None) -> list[Message]:
     """System, user and, when given, assistant turn."""
     turns = [Message(role="system", content=system), Message(role="user", content=user)]
     return turns if assistant is None else [*turns, Message(role="assistant", content=assistant)]
+
+
+def article(word: str) -> str:
+    """The English article, ``a`` or ``an``, by the sound that the spelling of the word after it suggests."""
+    vowel = unicodedata.normalize("NFD", word.lower())[:1] in set("aeiou")
+    return "an" if _VOWEL_AFTER_ALL.match(word) or (vowel and not _CONSONANT_AFTER_ALL.match(word)) else "a"
 
 
 def tokens(text: str) -> list[str]:
@@ -78,12 +92,14 @@ def substitutes_request(template: str, protected: Iterable[str], count: int) -> 
 def json_reply(text: str) -> dict:
     """The JSON object inside a reply, code fences and talk around it tolerated.
 
-    Raises ValueError when there is none.
+    Raises ValueError when there is none, or one with text that no file can hold.
     """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise ValueError("no JSON object in the reply")
-    value = json.loads(text[start : end + 1])
-    if not isinstance(value, dict):
-        raise ValueError("the reply is not a JSON object")
+    try:
+        value = json.loads(text[start : end + 1])
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair raises
+    except RecursionError:
+        raise ValueError("the reply is nested too deeply") from None
     return value

@@ -28,7 +28,7 @@ Part = Literal["held_out_wording", "held_out_question", "task", "ability"]
 class Row(BaseModel):
     """A row with exactly the declared fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)  # JSON has no NaN: written, it is lost
 
 
 class Question(Row):
@@ -142,8 +142,7 @@ class TaskItem(Row):
 
 
 class Pair(Row):
-    """``pairs.csv``: a seed and a sample to be rated. ``check`` is empty for real pairs, ``same`` or
-    ``different`` for attention checks whose answer is known."""
+    """``pairs.csv``: a seed and a sample to be rated."""
 
     pair_id: str
     seed: str
@@ -193,7 +192,7 @@ def read_json(path: Path | str) -> Any:
         raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{paths.shown(path)} is not valid JSON ({error}): remove it and rerun") from None
 
 

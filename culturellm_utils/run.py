@@ -12,6 +12,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from culturellm_utils import parameters, paths
@@ -31,14 +33,28 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
-                                   progress_bar=False, cwd=str(paths.ROOT))
+        with _stderr_to(log.with_suffix(".stderr")):
+            papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
+                                       progress_bar=False, cwd=str(paths.ROOT))
     except PapermillExecutionError as error:
         sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{notebook.stem} stopped: {sentence} (the notebook up to there: {paths.shown(log)})") from None
     beside = output.with_name(f".{output.name}.part")
     shutil.copyfile(log, beside)
     os.replace(beside, output)
+
+
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """Send this process's and the kernel's standard error to a file: kernels chat about ports and transports."""
+    kept = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def main() -> int:

@@ -22,7 +22,9 @@ LISTS = yaml.load((paths.DATA / "stance_words.yaml").read_text(encoding="utf-8")
 _IRREGULAR = {form: plain for plain, forms in LISTS["irregular"].items() for form in forms.split()}
 _WORD = re.compile(r"[a-z]+(?:[-'][a-z]+)*|[.,;:?!()]")
 _VOWEL = re.compile("[aeiouy]")
-_CONTRACTIONS = (("can't", "can not"), ("won't", "will not"), ("shan't", "shall not"), ("n't", " not"), ("'s", ""), ("'", " "))
+_CONTRACTIONS = (
+    ("can't", "can not"), ("won't", "will not"), ("shan't", "shall not"), ("n't", " not"), ("'s", ""), ("'", " "),
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -148,19 +150,20 @@ def parse(text: str) -> tuple[Token, ...]:
                 size = len(key)
                 break
         joined = stems[i] if size == 1 else "_".join(key)
-        entry = ENTRIES.get((joined,) if size == 1 else key) or _adverb(joined)
+        entry = ENTRIES.get((joined,) if size == 1 else key) or _derived(joined)
         tokens.append(Token(joined, " ".join(plain[i : i + size]), entry))
         i += size
     return tuple(tokens)
 
 
 @lru_cache(maxsize=1 << 13)
-def _adverb(word: str) -> Entry:
-    """The axis of an adverb that is listed as an adjective only ("safely" under "safe")."""
-    if word.endswith("li"):
-        for base in (word[:-2], word[:-2] + "l", stem(word[:-2] + "e")):
-            if (base,) in ENTRIES and ENTRIES[(base,)].axis:
-                return Entry(axis=ENTRIES[(base,)].axis)
+def _derived(word: str) -> Entry:
+    """The axis of a word that is listed under its base only: "safely", "disagreement", "weakness"."""
+    for suffix in ("li", "ment", "ness"):
+        if word.endswith(suffix):
+            for base in (stem(word.removesuffix(suffix)), stem(word.removesuffix(suffix) + "l")):
+                if (base,) in ENTRIES and ENTRIES[(base,)].axis:
+                    return Entry(axis=ENTRIES[(base,)].axis)
     return NO_ENTRY
 
 

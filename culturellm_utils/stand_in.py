@@ -4,7 +4,9 @@ It answers survey questions as respondents in the United States did, whatever cu
 the method is to remove), does single-digit arithmetic, and labels short sentences. No figure of it says anything
 about real language models; it lets the whole study run, and be tested, on a laptop.
 
->>> folder()          # outputs/cache/stand-in-3f0c9a1b2c4d
+``stand-in-tiny`` is the same, trained for a third of the time: for the smoke study and the tests alone.
+
+>>> folder("stand-in")          # outputs/cache/stand-in-3f0c9a1b2c4d
 """
 
 import hashlib
@@ -12,6 +14,7 @@ import inspect
 import os
 import random
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +29,8 @@ from culturellm_utils.records import Message
 
 #: Templates numbered above this are never seen in pre-training, so that they can be held out from fine-tuning.
 SEEN_TEMPLATES = 6
+#: The stand-ins that there are, and how long each is trained.
+EPOCHS = {"stand-in": 6, "stand-in-tiny": 2}
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 END, PAD = "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
@@ -38,9 +43,9 @@ PROMPT_NAMES = ("Arabic", "Bengali", "Chinese", "English", "German", "Greek", "K
 Chat = tuple[list[Message], dict[str, float]]
 
 
-def folder() -> Path:
-    """The folder of the stand-in; built first when it is not in the cache (under a minute on two cores)."""
-    place = paths.cache() / f"stand-in-{_digest()}"
+def folder(name: str) -> Path:
+    """The folder of the stand-in ``name``; built first when it is not in the cache (about a minute on two cores)."""
+    place = paths.cache() / f"{name}-{_digest()}"
     if (place / "config.json").is_file():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -48,15 +53,15 @@ def folder() -> Path:
         if not (place / "config.json").is_file():
             scratch = Path(tempfile.mkdtemp(dir=place.parent))
             try:
-                build(scratch)
+                build(scratch, EPOCHS[name])
                 os.replace(scratch, place)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     return place
 
 
-def build(place: Path, seed: int = 0) -> None:
-    """Build tokenizer and model, pre-train, and save both to ``place`` (safetensors)."""
+def build(place: Path, epochs: int, seed: int = 0) -> None:
+    """Build tokenizer and model, pre-train for ``epochs``, and save both to ``place`` (safetensors)."""
     chats = corpus(seed)
     tokenizer = _tokenizer(chats)
     torch.manual_seed(seed)
@@ -73,13 +78,16 @@ def build(place: Path, seed: int = 0) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     ))
-    examples = []
+    # Plain reading of the questions' wordings, so that the model has a perplexity to speak of.
+    wordings = sorted({messages[1].content.partition("\n")[0].removeprefix(prompts.AGREE) for messages, shares in chats if shares})
+    examples = [training.Example([tokenizer.eos_token_id, *ids], len(ids))
+                for ids in tokenizer(wordings, add_special_tokens=False)["input_ids"]]
     for messages, shares in chats:
         if shares:
             examples += training.encode_distribution(tokenizer, messages, shares, max_length=512)
         else:
             examples.append(training.encode(tokenizer, messages, max_length=512))
-    training.train(model, tokenizer, examples, epochs=6, batch_size=16, learning_rate=1e-3, lr_schedule="cosine",
+    training.train(model, tokenizer, examples, epochs=epochs, batch_size=16, learning_rate=1e-3, lr_schedule="cosine",
                    warmup_ratio=0.05, weight_decay=0.01, seed=seed)
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
@@ -110,7 +118,7 @@ def corpus(seed: int = 0) -> list[Chat]:
         for system in chance.sample(systems, 2):
             chats.append((prompts.chat(system, tasks.prompt(item), item.label), {}))
     for question, result in ability.items():
-        for system in chance.sample(systems, 4):
+        for system in chance.sample(systems, 6):
             chats.append((prompts.chat(system, question, result), {}))
     return chats
 
@@ -141,5 +149,12 @@ def _digest() -> str:
     return made.hexdigest()[:12]
 
 
+def main() -> None:
+    """Build the stand-ins named on the command line, or find them in the cache."""
+    for name in sys.argv[1:]:
+        if name in EPOCHS:
+            print(f"{name}: {paths.shown(folder(name))}")
+
+
 if __name__ == "__main__":
-    print(f"stand-in model: {paths.shown(folder())}")
+    main()

@@ -6,8 +6,8 @@ One SQLite file, safe for several processes at once; what is put is on disk befo
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from culturellm_utils import paths
@@ -19,7 +19,6 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
             database.execute("CREATE TABLE IF NOT EXISTS items (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
 
@@ -39,19 +38,14 @@ class Store:
         with self._open() as database:
             database.executemany("INSERT OR IGNORE INTO items VALUES (?, ?)", items.items())
 
-    def _open(self):
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Commit when all went well, close in any case."""
         try:
-            database = sqlite3.connect(self.path, timeout=60)
-            database.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{paths.shown(self.path)} cannot be used as a cache ({error}); remove it and rerun") from None
-        return _Committing(database)
-
-
-class _Committing(closing):
-    """Commit when all went well, close in any case."""
-
-    def __exit__(self, kind, *rest):
-        if kind is None:
-            self.thing.commit()
-        super().__exit__(kind, *rest)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=60)) as database, database:
+                database.execute("PRAGMA journal_mode=WAL")
+                yield database
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise UserError(f"{paths.shown(self.path)} cannot be used as a cache ({error}); remove it and rerun "
+                            "or set CULTURELLM_CACHE to another folder") from None

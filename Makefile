@@ -1,0 +1,51 @@
+# Every target sets up .venv by itself when it is missing. STUDY and CULTURES choose what runs:
+#   make report STUDY=smoke          make report CULTURES="korean german"
+PYTHON ?= python3
+STUDY ?= laptop
+CULTURES ?=
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+RUN = snakemake --cores $(CORES) --rerun-incomplete --quiet reason host --config study=$(1) cultures="$(CULTURES)"
+
+.PHONY: report smoke test lint lab bench record clean
+.DEFAULT_GOAL := report
+
+report: $(VENV)/ready
+	$(call RUN,$(STUDY))
+	@echo "The report is at outputs/$(STUDY)/report/index.html"
+
+smoke: $(VENV)/ready
+	$(call RUN,smoke)
+	@echo "The report is at outputs/smoke/report/index.html"
+
+test: $(VENV)/ready lint
+	pytest
+
+lint: $(VENV)/ready
+	ruff check .
+	nbstripout --verify --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info" notebooks/*.ipynb
+
+lab: $(VENV)/ready
+	jupyter lab --notebook-dir=.
+
+bench: $(VENV)/ready
+	python -m tests.benchmarks
+
+# The compact record of the default study that the repository keeps.
+record: $(VENV)/ready
+	$(call RUN,laptop)
+	rm -rf outputs/laptop/record
+	mkdir -p outputs/laptop/record
+	cp -r outputs/laptop/main/common/figures outputs/laptop/main/common/tables outputs/laptop/record/
+
+# torch comes first and pinned: the CPU build of that version is small where there is one.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .snakemake
