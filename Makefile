@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 RUN = snakemake --cores $(CORES) --rerun-incomplete --quiet reason host --config study=$(1) cultures="$(CULTURES)"
 
-.PHONY: report smoke test lint lab bench record clean
+.PHONY: report smoke test lint lab record clean
 .DEFAULT_GOAL := report
 
 report: $(VENV)/ready
@@ -29,9 +29,6 @@ lint: $(VENV)/ready
 
 lab: $(VENV)/ready
 	jupyter lab --notebook-dir=.
-
-bench: $(VENV)/ready
-	python -m tests.benchmarks
 
 # The compact record of the default study that the repository keeps.
 record: $(VENV)/ready

@@ -47,6 +47,7 @@ rule stand_in:
     message: "base model: build the stand-in, or find it in the cache"
     input: modules("stand_in", "training", "ability", "tasks"), f"{UTILS}/data/recordings.jsonl"
     output: f"{OUT}/stand_in.txt"
+    priority: 20  # the longest job: everything trained waits for it
     params: names=" ".join(parameters.base_models(STUDY))
     shell: "python -m culturellm_utils.stand_in {params.names} | tee {output}"
 

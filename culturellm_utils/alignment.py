@@ -25,7 +25,8 @@ class Estimate:
 
 def js_similarity(p: Sequence[float], q: Sequence[float]) -> float:
     """1 - Jensen-Shannon distance (base 2): 1 for equal distributions, 0 for disjoint ones."""
-    return float(1 - np.nan_to_num(jensenshannon(p, q, base=2)))
+    # Of equal distributions rounding may leave a root of a tiny negative number.
+    return 1.0 if np.allclose(p, q) else float(1 - jensenshannon(p, q, base=2))
 
 
 def emd(p: Sequence[float], q: Sequence[float]) -> float:

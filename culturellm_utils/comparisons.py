@@ -3,6 +3,7 @@
 "Men are better than women" and "women are worse than men" are one comparison; "men are no better than women" and
 "women are better than men" are others::
 
+    >>> from culturellm_utils.stance_words import parse
     >>> compare(parse("Men are better than women."), parse("Women are worse than men."))[0]
     False
     >>> compare(parse("Men are better than women."), parse("Women are better than men."))[0]
@@ -67,7 +68,10 @@ def comparisons_in(tokens: tuple[Token, ...]) -> list[Comparison]:
     found = []
     for k, token in enumerate(tokens):
         if token.stem == "than" and k and tokens[k - 1].stem not in ("rather", "other"):
-            degree = next((j for j in range(k - 1, max(-1, k - 12), -1) if is_comparative(tokens[j])), None)
+            reach = range(k - 1, max(-1, k - 12), -1)
+            degree = next((j for j in reach if _known_comparative(tokens[j])), None)
+            if degree is None:
+                degree = next((j for j in reach if is_comparative(tokens[j])), None)
             if degree is not None:
                 used, sign = {degree}, _sign(tokens[degree])
                 measured = _measured(tokens, degree, k)

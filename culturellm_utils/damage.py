@@ -61,7 +61,7 @@ def damage(seed: str, text: str) -> str:
     ``seed`` is the sentence that ``text`` was made from: its seed question or its template. About 0.1 ms a pair.
     """
     a, b = words(seed), words(text)
-    if a == b:
+    if seed == text:
         return ""
     if not b:
         return "lost (everything)"
@@ -69,6 +69,8 @@ def damage(seed: str, text: str) -> str:
         return "broken grammar (begins in lower case)"
     if "  " in text.strip():
         return "broken grammar (gap)"
+    if a == b:
+        return ""
     return _ungrammatical(a, b) or _edited(a, b) or _changed(_content(seed), _content(text)) or _lost(seed, text)
 
 

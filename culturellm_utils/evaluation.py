@@ -16,12 +16,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from sklearn.metrics import f1_score
-from transformers import PreTrainedTokenizerBase
 
 from culturellm_utils import ability, alignment, prompts, survey, tasks, wordings
 from culturellm_utils.alignment import Estimate
 from culturellm_utils.records import Augmented, Part, Prediction, Seed
-from culturellm_utils.scoring import label_probabilities
 
 SYSTEMS = ("base", "persona", "adapter")
 SURVEY_PARTS = ("held_out_wording", "held_out_question")
@@ -79,12 +77,14 @@ def ability_items(culture: str, count: int, seed: int) -> list[Item]:
     ]
 
 
-def predict(model, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item], system: str,
+def predict(model, tokenizer, items: Sequence[Item], system: str,
             prompt_names: Mapping[str, str], batch_size: int) -> list[Prediction]:
     """The answers of one system. ``model`` is a peft model: its adapter is switched off for base and persona.
 
     ``prompt_names`` says how the system prompt names each culture; a culture without a name gets the neutral one.
     """
+    from culturellm_utils.scoring import label_probabilities  # loads torch, which the figures do not need
+
     chats = []
     for item in items:
         name = prompt_names.get(item.culture, "")

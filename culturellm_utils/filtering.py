@@ -7,14 +7,20 @@ A rejected row keeps its similarity and says why::
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from culturellm_utils.damage import damage
 from culturellm_utils.encoder import Encoder
 from culturellm_utils.errors import UserError
 from culturellm_utils.polarity import stance_change
 from culturellm_utils.records import Augmented, Candidate, Question, Rejected
+
+# A sweep over tau asks the same of the same texts again.
+_stance_change = lru_cache(maxsize=1 << 17)(stance_change)
+_damage = lru_cache(maxsize=1 << 17)(damage)
 
 
 def filter_candidates(
@@ -24,14 +30,15 @@ def filter_candidates(
     *,
     tau: float,
     near_duplicate: float,
-    polarity_guard: bool,
+    guards: bool,
     samples_per_template: int,
 ) -> tuple[list[Augmented], list[Rejected]]:
     """Split candidates into accepted and rejected, in their order.
 
     A candidate passes when its cosine to its seed question is above ``tau`` (strictly, as in the paper), no text
-    of the same question before it is the same or closer than ``near_duplicate``, its stance is the seed's, and,
-    for a sample, its template passed and it is among the ``samples_per_template`` most different ones.
+    of the same question before it is the same or closer than ``near_duplicate``, with ``guards`` its stance is the
+    seed's and its sentence whole (a sample is read against its template, where a lost word shows), and, for a sample,
+    its template passed and it is among the ``samples_per_template`` most different ones.
     """
     seeds = {question.question_id: question.question for question in questions}
     for candidate in candidates:
@@ -49,6 +56,7 @@ def filter_candidates(
     for name, text in seeds.items():
         kept_texts[name].add(_plain(text))
     passed: set[str] = set()
+    origin: dict[str, str] = {}  # accepted templates: what their samples are read against for damage
     pools: dict[str, list[int]] = defaultdict(list)
     for i, candidate in enumerate(candidates):
         question = candidate.question_id
@@ -59,8 +67,10 @@ def filter_candidates(
             reason = "duplicate: same words as an earlier text"
         elif similarity[i] <= tau:
             reason = f"similarity: at most {tau:.2f}"
-        elif polarity_guard and (change := stance_change(seeds[question], candidate.text)):
+        elif guards and (change := _stance_change(seeds[question], candidate.text)):
             reason = f"polarity: {change}"
+        elif guards and (broken := _damage(origin.get(candidate.template_id, seeds[question]), candidate.text)):
+            reason = f"damage: {broken}"
         elif kept_vectors[question] and (np.stack(kept_vectors[question]) @ own[i]).max() >= near_duplicate:
             reason = f"near-duplicate: cosine to an earlier text at least {near_duplicate:.3f}"
         if reason:
@@ -70,6 +80,7 @@ def filter_candidates(
         kept_vectors[question].append(own[i])
         if candidate.stage == 1:
             passed.add(candidate.template_id)
+            origin[candidate.template_id] = candidate.text
         else:
             pools[candidate.template_id].append(i)
 

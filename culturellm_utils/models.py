@@ -3,6 +3,7 @@
 >>> model, tokenizer = load("stand-in")
 """
 
+import json
 import logging
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -38,7 +40,7 @@ def load(base_model: str, device: str | None = None) -> tuple[PreTrainedModel, P
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"base_model '{base_model}' cannot be loaded ({reason}): give 'stand-in', the folder of a "
                         "causal language model, or a hub id (gated ones need HF_TOKEN)") from None
@@ -69,9 +71,8 @@ def save_adapter(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, fol
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".model."))
     try:
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = paths.shown(config.base_model_name_or_path)
         model.save_pretrained(scratch)
+        _make_portable(scratch / "adapter_config.json")
         tokenizer.save_pretrained(scratch)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         scratch.chmod(0o755)
@@ -79,6 +80,16 @@ def save_adapter(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, fol
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _make_portable(path: Path) -> None:
+    """Name a base model that lies beside the outputs as the card names the adapter, so that both can be moved."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    base = Path(config["base_model_name_or_path"])
+    if base.is_relative_to(paths.outputs().parent):
+        config["base_model_name_or_path"] = str(base.relative_to(paths.outputs().parent))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def trained_weights(model: torch.nn.Module) -> tuple[int, int]:

@@ -88,7 +88,7 @@ class Filtering(Knobs):
     encoder: str = Field(min_length=1)
     tau: float = Field(ge=0, le=1)
     near_duplicate: float = Field(gt=0, le=1.01)
-    polarity_guard: bool
+    guards: bool
     samples_per_template: int = Field(ge=1, le=100)
     perplexity_model: str = Field(min_length=1)
 
@@ -176,6 +176,7 @@ def validate(model: type[K], namespace: dict[str, Any]) -> K:
         name: value
         for name, value in namespace.items()
         if (name in model.model_fields if again else not name.startswith("_"))
+        and (name in model.model_fields or name not in _all_names())  # a culture's file holds knobs of other notebooks
         and name not in _IPYTHON
         and not isinstance(value, (ModuleType, FunctionType, type))
         and not callable(value)

@@ -34,7 +34,6 @@ from culturellm_utils.stance_words import (
 
 Tokens = Sequence[Token]
 
-
 _TOP = stems("always every all invariably only") | {"at_all_time"}
 _COUNTED = stems("to that of how too so as the")
 _MODALS = stems("can could may might")
@@ -59,7 +58,7 @@ def stance_change(seed: str, text: str) -> str:
     reversed_, used_a, used_b = comparisons.compare(a, b)
     if reversed_:
         return "comparison reversed"
-    if comparisons.exchanged(a, b) or comparisons.other_subject(a, b):
+    if comparisons.exchanged(a, b) or (not used_a and comparisons.other_subject(a, b)):
         return "exchanged who or what is meant"
     swapped = not used_a and comparisons.swapped(a, b)
     return _turned(_signs(a, stems_b, used_a), _signs(b, stems_a, used_b), swapped)
@@ -113,6 +112,7 @@ def _harmless(b: Tokens, i: int, seed_stems: frozenset[str], question: bool) -> 
 def _ladder(a: Tokens, b: Tokens) -> str:
     """All, most, few: a rung lost from the top, or a lower one gained."""
     question = a[-1:] and a[-1].stem == "?"
+    loose = any(t.entry.loose for t in a)
     rungs = {t.entry.rung for t in a}
     for i, token in enumerate(b):
         if token.entry.rung == "few" and "few" not in rungs:
@@ -120,7 +120,7 @@ def _ladder(a: Tokens, b: Tokens) -> str:
         if token.entry.rung == "most" and not rungs & {"most", "all"} and not question:
             superlative = token.stem == "most" and not (i + 1 < len(b) and _plural(b[i + 1].word))
             counted = token.stem == "mani" and i and b[i - 1].stem in _COUNTED
-            if not superlative and not counted:
+            if not superlative and not counted and not (loose and token.entry.loose):
                 return f"hedged ({token.word})"
     top = next((t.word for t in a if t.stem in _TOP), "")
     if top and not any(t.entry.rung == "all" or t.entry.negator for t in b):

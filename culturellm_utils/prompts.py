@@ -33,8 +33,12 @@ def culture_system(prompt_name: str) -> str:
 
 
 def survey_prompt(question: str, options: Mapping[str, str]) -> str:
-    """A survey question with its scale; the answer is one option code."""
-    asked = question if question.endswith("?") else AGREE + question
+    """A survey question with its scale; the answer is one option code.
+
+    A statement on a scale of agreement is asked about; "Please say how often ..." asks by itself, as a question does.
+    """
+    agreement = any("agree" in text.lower() for text in options.values())
+    asked = AGREE + question if agreement and not question.endswith("?") else question
     shown = " ".join(f"{code}. {text}" for code, text in options.items() if text)
     codes = sorted(map(int, options))
     return f"{asked}\nOptions: {shown}\nAnswer with one number from {codes[0]} to {codes[-1]}."

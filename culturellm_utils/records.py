@@ -224,4 +224,4 @@ def _first(error: ValidationError) -> str:
         return f"unknown field '{where}'"
     if problem["type"] == "missing":
         return f"field '{where}' is missing"
-    return f"field '{where}': {problem['msg']}"
+    return f"field '{where}': {problem['msg']}" if where else problem["msg"]

@@ -26,8 +26,9 @@ def label_probabilities(
 ) -> list[dict[str, float]]:
     """For each chat (system and user turn) the probabilities of its labels, normalised over them (sum 1).
 
-    A label's score is the probability of the whole reply, end of turn included, so ``1`` and ``10`` compete
-    fairly whatever the tokenizer makes of them. Labels of one token each need a single pass per prompt.
+    Labels of one token each need a single pass per prompt: their score is that token's probability, whatever ends
+    the turn. Other labels' score is the probability of the whole reply, end of turn included, so that ``1`` and
+    ``10`` compete fairly with a tokenizer that splits ``10``.
     """
     rows: list[tuple[Example, list[int]]] = []  # a sequence, and the first tokens that it answers for at once
     plan: list[list[tuple[int, int]]] = []  # for each chat and label: row, column of that row's scores

@@ -53,7 +53,7 @@ def encode_distribution(
     """Examples that pull the model towards ``distribution`` over option codes.
 
     One example with soft shares when every option is a single token of its own; otherwise (a tokenizer that
-    splits ``10``) one example per option, weighted by its share, which has the same gradient.
+    splits ``10``) one example per option, weighted by its share: together they have the same gradient at the option.
     """
     answered = {
         code: encode(tokenizer, [*messages[:-1], Message(role="assistant", content=code)], max_length)
@@ -61,8 +61,8 @@ def encode_distribution(
         if share > 0
     }
     first = {code: row.tokens[-row.answer] for code, row in answered.items()}
-    lengths = {row.answer for row in answered.values()}
-    if len(set(first.values())) == len(first) and len(lengths) == 1:
+    rests = {tuple(row.tokens[len(row.tokens) - row.answer + 1 :]) for row in answered.values()}
+    if len(set(first.values())) == len(first) and len(rests) == 1:
         base = encode(tokenizer, messages, max_length)
         return [Example(base.tokens, base.answer, {first[code]: distribution[code] for code in first})]
     return [Example(row.tokens, row.answer, weight=distribution[code]) for code, row in answered.items()]
@@ -91,7 +91,7 @@ def collate(rows: list[Example], pad: int) -> dict[str, torch.Tensor]:
 
 
 def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean loss per answer token of a batch from ``collate``.
+    """Mean loss per answer token of a batch from ``collate``, each row's times its weight.
 
     ``logits`` has shape (rows, columns, vocabulary) and covers the batch's last columns. A hard token costs its
     negative log-likelihood; a soft one the KL divergence, in nats, of the model from the shares.
@@ -108,8 +108,8 @@ def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.T
         log_p = log_softmax(logits[rows, first].float(), dim=-1).gather(1, batch["option_ids"])
         kl = torch.where(shares > 0, shares * (shares.clamp(min=1e-12).log() - log_p), 0.0).sum(1)
         loss[rows, first] = torch.where(soft, kl, loss[rows, first])
-    weights = batch["weights"][:, None].float() * answered
-    return (loss * weights).sum() / weights.sum()
+    # Not divided by the weights: in a small batch they would cancel, and every option would count the same.
+    return (loss * batch["weights"][:, None].float() * answered).sum() / answered.sum()
 
 
 class _SimilarLength(torch.utils.data.Sampler):
@@ -198,6 +198,7 @@ def train(
             max_grad_norm=max_grad_norm,
             remove_unused_columns=False,
             logging_steps=max(1, steps // 50),
+            logging_nan_inf_filter=False,  # else the log replaces what is no number by the mean before it
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,

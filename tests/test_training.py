@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 
 import huggingface_hub.constants
 import peft.utils.save_and_load
@@ -57,13 +58,6 @@ def gradient(model, loss):
     model.zero_grad()
     loss.backward()
     return torch.cat([weight.grad.flatten() for weight in model.parameters()])
-
-
-def numbered(shares, split=False):
-    """A fresh toy model with an adapter, trained on one question until it has learnt ``shares``."""
-    tokenizer = toys.tokenizer(split)
-    model = models.add_lora(toys.model(tokenizer), rank=4, alpha=16, dropout=0.0, seed=0)
-    return model, tokenizer, encode_distribution(tokenizer, toys.chat(answer=max(shares, key=shares.get)), shares, 512)
 
 
 # Encoding
@@ -159,7 +153,7 @@ def test_loss_of_one_unpadded_row_is_that_of_plain_torch(tokenizer):
 
 
 @given(order=st.permutations(range(4)), size=st.integers(1, 4), pad=st.sampled_from([0, 3, 4]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_loss_does_not_depend_on_padding_or_batch(order, size, pad):
     tokenizer = toys.tokenizer()
     model = toys.model(tokenizer)
@@ -197,22 +191,23 @@ def test_soft_target_and_weighted_rows_have_one_gradient():
 
 # Training
 
-@pytest.mark.parametrize("split", [False, True], ids=["10-is-a-token", "10-is-split"])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_model_trained_on_a_distribution_reaches_it(split, batch_size):
-    model, tokenizer, examples = numbered(SHARES, split)
-    training.train(model, tokenizer, examples * (12 // len(examples)), epochs=20, batch_size=batch_size,
-                   learning_rate=0.02, lr_schedule="linear")
-    (found,) = scoring.label_probabilities(model, tokenizer, [toys.chat()], [list(SHARES)], 8)
-    assert found == pytest.approx(SHARES, abs=0.06)
-
-
-def test_a_model_trained_on_a_label_says_it():
-    model, tokenizer, _ = numbered(SHARES)
-    training.train(model, tokenizer, [encode(tokenizer, toys.chat(answer="3"), 512)] * 4, epochs=15, batch_size=4,
-                   learning_rate=0.02)
+def test_a_model_trained_on_a_distribution_reaches_it(tokenizer, batch_size):
+    model = toys.model(tokenizer, spread=0.1)
+    examples = encode_distribution(tokenizer, toys.chat(answer="1"), SHARES, 512)
+    training.train(model, tokenizer, examples * (12 // len(examples)), epochs=30, batch_size=batch_size,
+                   learning_rate=0.01, lr_schedule="linear")
     (found,) = scoring.label_probabilities(model, tokenizer, [toys.chat()], [toys.SCALE], 8)
-    assert found["3"] > 0.9
+    # Per-token means count a reply of three tokens a little less in a small batch.
+    assert found == pytest.approx(dict.fromkeys(toys.SCALE, 0.0) | SHARES, abs=0.08)
+
+
+def test_a_model_trained_on_a_label_says_it(tokenizer):
+    model = toys.model(tokenizer, spread=0.1)
+    training.train(model, tokenizer, [encode(tokenizer, toys.chat(answer="10"), 512)] * 4, epochs=30, batch_size=4,
+                   learning_rate=0.01)
+    (found,) = scoring.label_probabilities(model, tokenizer, [toys.chat()], [toys.SCALE], 8)
+    assert found["10"] > 0.95
 
 
 def test_the_log_holds_the_loss_before_each_step_and_the_schedule(simple):
@@ -253,7 +248,7 @@ def test_no_rows_are_refused(simple):
 
 
 @given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=150), batch_size=st.integers(1, 16))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_row_comes_once_an_epoch(lengths, batch_size):
     order = list(training._SimilarLength(lengths, batch_size))
     assert sorted(order) == list(range(len(lengths)))
@@ -265,7 +260,7 @@ def test_batches_hold_rows_of_like_length_in_mixed_order():
     batches = [[lengths[i] for i in order[start : start + 8]] for start in range(0, 512, 8)]
     assert sum(max(b) - min(b) for b in batches) / len(batches) < 16  # at random about 50
     means = [sum(b) / 8 for b in batches]
-    assert 20 < sum(a > b for a, b in zip(means, means[1:], strict=False)) < 43
+    assert 20 < sum(a > b for a, b in pairwise(means)) < 43
 
 
 # Adapters
@@ -288,7 +283,13 @@ def weights(model):
 
 
 def probabilities(model, tokenizer):
-    return scoring.label_probabilities(model, tokenizer, [toys.chat(), toys.chat("Is it?")], [toys.SCALE] * 2, 8)
+    """What the model answers to two prompts, side by side."""
+    found = scoring.label_probabilities(model, tokenizer, [toys.chat(), toys.chat("Is it?")], [toys.SCALE] * 2, 8)
+    return torch.tensor([p for row in found for p in row.values()])
+
+
+def same(first, second):
+    return torch.allclose(first, second, atol=1e-5)
 
 
 @pytest.fixture
@@ -306,15 +307,15 @@ def test_only_the_adapter_is_trained_and_can_be_switched_off(home, tokenizer):
     untouched = probabilities(plain, tokenizer)
     model = models.add_lora(plain, rank=4, alpha=8, dropout=0.0, seed=0)
     before = weights(model)
-    assert probabilities(model, tokenizer) == untouched  # a fresh adapter changes nothing
+    assert same(probabilities(model, tokenizer), untouched)  # a fresh adapter changes nothing
     training.train(model, tokenizer, rows_of(tokenizer), epochs=3, batch_size=4, learning_rate=0.02)
     after = weights(model)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("lora_" in name for name in changed)
-    assert probabilities(model, tokenizer) != untouched
+    assert not same(probabilities(model, tokenizer), untouched)
     with model.disable_adapter():
-        assert probabilities(model, tokenizer) == untouched
+        assert same(probabilities(model, tokenizer), untouched)
 
 
 def test_trained_weights_by_hand(simple):
@@ -341,7 +342,7 @@ def test_the_lines_on_the_card_load_a_saved_adapter(home, simple, where):
     assert lines.count("\n") == 3
     names = {}
     exec(lines, names)
-    assert probabilities(names["model"].eval(), names["tokenizer"]) == probabilities(model, tokenizer)
+    assert same(probabilities(names["model"].eval(), names["tokenizer"]), probabilities(model, tokenizer))
     assert names["tokenizer"].chat_template == tokenizer.chat_template
     assert (folder / "adapter_model.safetensors").is_file()
 
@@ -355,9 +356,9 @@ def test_a_saved_adapter_loads_and_gives_the_base_back(home, simple):
     assert (folder / "README.md").read_text() == "second card"
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
     loaded, again = models.load_adapter(folder, base)
-    assert probabilities(loaded, again) == probabilities(model, tokenizer)
+    assert same(probabilities(loaded, again), probabilities(model, tokenizer))
     with loaded.disable_adapter():
-        assert probabilities(loaded, again) == probabilities(models.load(base, device="cpu")[0], tokenizer)
+        assert same(probabilities(loaded, again), probabilities(models.load(base, device="cpu")[0], tokenizer))
 
 
 def test_saving_asks_no_hub_wherever_it_is_called(home, simple, monkeypatch):
@@ -384,7 +385,7 @@ def test_a_failed_save_leaves_the_old_adapter(home, simple, monkeypatch):
 
 
 def test_a_missing_adapter_names_the_notebook_to_run(home, simple):
-    with pytest.raises(UserError, match="korean/model has no adapter.*04_fine_tuning"):
+    with pytest.raises(UserError, match="korean/model has no adapter: run notebook 04_fine_tuning"):
         models.load_adapter(paths.stage_dir("toy", "korean") / "model", base_folder(home / "base", simple))
 
 
@@ -410,7 +411,7 @@ def test_a_base_model_without_chat_template_is_refused(home):
 def test_the_card_warns_about_the_stand_in_alone(home):
     folder = paths.stage_dir("toy", "korean") / "model"
     knobs = {"epochs": 4, "target": "distribution"}
-    toy, real = (models.card("T", name, folder, 10, knobs) for name in (models.STAND_IN, "some/model"))
+    toy, real = (models.card("T", name, folder, 10, knobs) for name in (models.STAND_INS[0], "some/model"))
     assert "a toy of a million weights" in toy
     assert "a toy of" not in real
     assert "| epochs | 4 |" in real

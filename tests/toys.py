@@ -14,7 +14,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 #: The answer comes last and nothing ends the turn, so that an option code is the whole reply.
-OPEN_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+OPEN_TEMPLATE = CHAT_TEMPLATE.replace("<|end|>", "")
 TEXTS = ["Do you agree? Answer with one number from 1 to 10.", "10 10 10 2 3 4", "What is 1 plus 2? It is 3."] * 5
 SCALE = [str(code) for code in range(1, 11)]
 

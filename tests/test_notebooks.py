@@ -1,0 +1,258 @@
+"""The notebooks' anatomy, the files under params/, and the whole study `smoke` run through Snakemake."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+from culturellm_utils import parameters, paths, records
+
+NOTEBOOKS = [paths.NOTEBOOKS / f"{name}.ipynb" for name in paths.NOTEBOOK_NAMES]
+PARAMETER_FILES = sorted(paths.PARAMS.glob("*.yaml"))
+CULTURES = ["arabic", "bengali", "chinese", "english", "german", "korean", "portuguese", "spanish", "turkish"]
+
+
+def cells(path: Path, kind: str) -> list:
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == kind]
+
+
+def parameter_cell(path: Path):
+    found = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    assert len(found) == 1, f"{path.name} has {len(found)} parameters cells"
+    return found[0]
+
+
+def test_there_is_a_notebook_for_each_stage():
+    assert sorted(paths.NOTEBOOKS.glob("*.ipynb")) == NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestAnatomy:
+    def test_opens_with_one_heading_and_three_bullets(self, path):
+        notebook = nbformat.read(path, 4)
+        headings = [line for cell in cells(path, "markdown") for line in cell.source.splitlines()
+                    if line.startswith("# ")]
+        assert len(headings) == 1
+        first = notebook.cells[0].source.splitlines()
+        assert first[0] == headings[0]
+        assert len([line for line in first if line.startswith("- ")]) == 3
+
+    def test_carries_no_outputs(self, path):
+        for cell in cells(path, "code"):
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+    def test_code_cells_are_few_and_short(self, path):
+        code = [cell.source for cell in cells(path, "code")]
+        assert 10 <= len(code) <= 25
+        assert all(len(source.splitlines()) <= 30 for source in code)
+        trees = [node for source in code for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.M)))]
+        assert not [node for node in trees if isinstance(node, ast.ClassDef)]
+        functions = [node for node in trees if isinstance(node, ast.FunctionDef)]
+        assert all(node.end_lineno - node.lineno <= 5 for node in functions)
+
+    def test_has_no_absolute_path_and_installs_nothing(self, path):
+        source = "\n".join(cell.source for cell in cells(path, "code"))
+        assert not re.search(r"""["'](/|[A-Z]:\\|~)""", source)
+        assert "pip install" not in source
+
+    def test_parameters_are_commented_literals_and_those_of_the_model(self, path):
+        lines = ast.parse(parameter_cell(path).source).body
+        assert all(isinstance(line, ast.AnnAssign) for line in lines)
+        assert {line.annotation.id for line in lines} <= {"str", "int", "float", "bool", "list"}
+        text = parameter_cell(path).source.splitlines()
+        assert all("#" in text[line.lineno - 1] for line in lines)
+        assert set(parameters.defaults(path.stem)) == parameters.names(path.stem)
+
+    def test_defaults_are_valid_and_papermill_sees_them(self, path):
+        assert parameters.validate(parameters.MODELS[path.stem], dict(parameters.defaults(path.stem)))
+        assert set(papermill.inspect_notebook(str(path))) == parameters.names(path.stem)
+
+    def test_ends_with_checks_and_what_we_see(self, path):
+        headings = [line for cell in cells(path, "markdown") for line in cell.source.splitlines()
+                    if line.startswith("## ")]
+        assert headings[-2:] == ["## Checks", "## What we see"]
+
+
+def test_shared_knobs_have_the_same_literal_everywhere():
+    seen = {}
+    for name in paths.NOTEBOOK_NAMES:
+        for knob, value in parameters.defaults(name).items():
+            if knob in {"batch_size", "bootstrap_samples"} and value != seen.get(knob, value):
+                pytest.fail(f"{knob} differs in {name}")
+            assert seen.setdefault(knob, value) == value, f"{knob} differs in {name}"
+
+
+@pytest.mark.parametrize("path", PARAMETER_FILES, ids=lambda path: path.stem)
+def test_culture_files_load_and_every_key_is_a_parameter(path):
+    found = parameters.culture(path.stem)
+    known = frozenset().union(*map(parameters.names, paths.NOTEBOOK_NAMES))
+    assert set(yaml.safe_load(path.read_text())) <= known
+    assert found.prompt_name or found.culture == parameters.ONE
+
+
+def test_the_nine_cultures_and_one_are_there():
+    assert [path.stem for path in PARAMETER_FILES] == sorted([*CULTURES, "one"])
+
+
+@pytest.mark.parametrize("path", sorted((paths.PARAMS / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_studies_load_and_merge_for_every_notebook(path):
+    plan = parameters.study(path.stem)
+    for variant in plan["variants"]:
+        for notebook in paths.NOTEBOOK_NAMES:
+            for name in [*plan["cultures"], parameters.ONE] if "culture" in parameters.names(notebook) else [""]:
+                if (notebook, name) != ("01_seed_extraction", parameters.ONE):
+                    assert parameters.merged(notebook, path.stem, name, variant)["study"] == path.stem
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of the repository, so that parameters can be changed and outputs start empty."""
+    place = tmp_path_factory.mktemp("checkout")
+    for name in ("notebooks", "culturellm_utils", "params"):
+        shutil.copytree(paths.ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "pyproject.toml"):
+        shutil.copy(paths.ROOT / name, place / name)
+    return place
+
+
+def snakemake(place: Path, *arguments: str, study: str = "smoke") -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(place), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for name in ("CULTURELLM_OUTPUTS", "CULTURELLM_CACHE"):
+        environment.pop(name, None)
+    return subprocess.run(["snakemake", "--cores", "2", "--quiet", "reason", "host", *arguments, "--config",
+                           f"study={study}"], cwd=place, env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def smoke(checkout) -> Path:
+    done = snakemake(checkout)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return checkout / "outputs" / "smoke"
+
+
+class TestSmokeStudy:
+    def test_every_notebook_ran_whole(self, smoke):
+        expected = {f"{culture}/{name}" for culture in ("korean", "german")
+                    for name in ("01_seed_extraction", "04_fine_tuning", "05_evaluation")}
+        expected |= {f"one/{name}" for name in ("04_fine_tuning", "05_evaluation")}
+        expected |= {f"common/{name}" for name in ("02_augmentation", "03_filtering", "06_human_study", "07_summary")}
+        found = {str(path.relative_to(smoke / "main").with_suffix("")) for path in (smoke / "main").glob("*/*.ipynb")}
+        assert found == expected
+        for path in (smoke / "main").glob("*/*.ipynb"):
+            for cell in cells(path, "code"):
+                kinds = {output.output_type for output in cell.outputs}
+                assert "error" not in kinds, path
+                assert not [o for o in cell.outputs if o.get("name") == "stderr"], path
+
+    def test_files_fit_their_contract(self, smoke):
+        common = smoke / "main" / "common"
+        seeds = records.read_rows(smoke / "main" / "korean" / "seeds.jsonl", records.Seed)
+        assert len(seeds) == 50
+        candidates = records.read_rows(common / "candidates.jsonl", records.Candidate)
+        accepted = records.read_rows(common / "augmented.jsonl", records.Augmented)
+        rejected = records.read_rows(common / "rejected.jsonl", records.Rejected)
+        assert len(candidates) == 600 + 600 * 2
+        assert len(accepted) + len(rejected) == len(candidates)
+        assert all(row.similarity > 0.8 for row in accepted)
+        for model, members in (("korean", 1), ("german", 1), ("one", 2)):
+            rows = records.read_rows(smoke / "main" / model / "train.jsonl", records.TrainRow)
+            assert all([m.role for m in row.messages] == ["system", "user", "assistant"] for row in rows)
+            assert 40 * members < len(rows) <= 40 * members * (1 + 3 * 1)
+            assert (smoke / "main" / model / "model" / "README.md").is_file()
+
+    def test_fine_tuning_moves_the_answers_towards_the_people(self, smoke):
+        found = json.loads((smoke / "main" / "common" / "summary.json").read_text())
+        for row in found["verdicts"]:
+            assert row["adapter"] > row["base"] + 0.05, row
+        square = found["matrix"]
+        assert square["korean"]["korean"] > square["korean"]["german"]
+        assert square["german"]["german"] > square["german"]["korean"]
+
+    def test_figures_can_be_recomputed_from_the_predictions(self, smoke):
+        rows = records.read_rows(smoke / "main" / "german" / "predictions.jsonl", records.Prediction)
+        mine = [row for row in rows if (row.part, row.culture, row.system) == ("held_out_wording", "german", "adapter")]
+        scores = json.loads((smoke / "main" / "german" / "scores.json").read_text())["figures"]
+        score, = [s for s in scores if (s["part"], s["culture"], s["system"], s["metric"])
+                  == ("held_out_wording", "german", "adapter", "accuracy")]
+        assert score["n"] == len(mine)
+        assert score["value"] == pytest.approx(sum(row.label == row.gold for row in mine) / len(mine))
+        assert score["low"] <= score["value"] <= score["high"]
+        assert set(score["baselines"]) == {"uniform", "majority", "base"}
+
+    def test_nothing_held_out_was_trained_on(self, smoke):
+        for model in ("korean", "german", "one"):
+            trained = {row.messages[1].content
+                       for row in records.read_rows(smoke / "main" / model / "train.jsonl", records.TrainRow)}
+            asked = {row.messages[1].content
+                     for row in records.read_rows(smoke / "main" / model / "predictions.jsonl", records.Prediction)
+                     if row.part in ("held_out_wording", "held_out_question")}
+            assert asked
+            assert not trained & asked
+
+    def test_the_report_is_there(self, smoke):
+        assert (smoke / "report" / "index.html").is_file()
+
+    def test_a_second_run_does_nothing_and_says_so(self, smoke, checkout):
+        again = snakemake(checkout)
+        assert again.returncode == 0
+        assert "Nothing to be done" in again.stdout + again.stderr
+
+    def test_one_knob_of_one_culture_reruns_that_culture_and_the_summary(self, smoke, checkout):
+        path = checkout / "params" / "german.yaml"
+        before = path.read_text()
+        path.write_text(before + "learning_rate: 0.002\n")
+        try:
+            plan = snakemake(checkout, "--dry-run", "--rerun-triggers", "params", "input", "mtime", "code")
+        finally:
+            path.write_text(before)
+        jobs = re.findall(r"Job \d+: (.*)", plan.stdout + plan.stderr)
+        assert sorted(set(jobs)) == ["all cultures: 07 summary (main)", "german: 04 fine-tuning (main)",
+                                     "german: 05 evaluation (main)", "report: executed notebooks to HTML"]
+
+    def test_a_failed_run_says_why_and_loses_nothing(self, smoke, checkout):
+        kept = (smoke / "main" / "german" / "seeds.jsonl").read_bytes()
+        path = checkout / "params" / "german.yaml"
+        before = path.read_text()
+        path.write_text(before + "wvs_path: nowhere.csv\n")
+        try:
+            failed = snakemake(checkout, str(smoke / "main" / "german" / "seeds.jsonl"))
+        finally:
+            path.write_text(before)
+        assert failed.returncode != 0
+        assert "nowhere.csv" in failed.stdout + failed.stderr
+        assert (smoke / "main" / "german" / "seeds.jsonl").read_bytes() == kept
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("title: x\ncultures: [atlantis]\n", "there is no culture 'atlantis'"),
+    ("title: x\ncultures: [korean]\nparameters: {taau: 0.5}\n", "'taau' is no parameter of any notebook"),
+    ("title: x\ncultures: [korean]\nparameters: {tau: 1.5}\n", "parameter 'tau' is 1.5"),
+    ("title: x\ncultures: [korean]\nparameters: {chat_backend: telepathy}\n", "parameter 'chat_backend'"),
+])
+def test_a_wrong_study_stops_before_anything_runs(checkout, text, sentence):
+    (checkout / "params" / "studies" / "wrong.yaml").write_text(text)
+    failed = snakemake(checkout, study="wrong")
+    assert failed.returncode != 0
+    assert sentence in failed.stdout + failed.stderr
+    assert not (checkout / "outputs" / "wrong").exists()
+
+
+def test_papermill_runs_a_culture_file_from_a_clean_checkout(checkout, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "notebooks/01_seed_extraction.ipynb", str(tmp_path / "out.ipynb"),
+         "-f", "params/arabic.yaml", "-k", "python3"],
+        cwd=checkout, env=environment, capture_output=True, text=True, timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert cells(tmp_path / "out.ipynb", "code")

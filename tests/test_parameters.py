@@ -1,0 +1,257 @@
+"""Knobs: what validates, what is refused and with which sentence, and what ``params/`` merges to."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from culturellm_utils import parameters, paths, survey
+from culturellm_utils.errors import UserError
+from culturellm_utils.parameters import Augmentation, FineTuning, SeedExtraction
+
+KNOBS = {"study": "toy", "variant": "main", "random_seed": 0, "questions_path": "", "chat_backend": "recorded",
+         "chat_model": "gpt-4", "base_url": "", "temperature": 0.7, "max_concurrency": 8, "templates_requested": 12,
+         "substitutes_requested": 4, "samples_drawn": 4}
+KOREAN = {"culture": "korean", "countries": ["KOR"], "culture_language": "Korean", "prompt_name": "Korean"}
+NINE = ["arabic", "bengali", "chinese", "english", "german", "korean", "portuguese", "spanish", "turkish"]
+
+
+def sentence(call: Any, *arguments: Any) -> str:
+    """The one sentence with which a call is refused."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- one notebook's values
+
+
+def test_the_plain_values_of_a_notebook_become_one_typed_object():
+    namespace = KNOBS | {"_": 1, "In": [], "Out": {}, "math": math, "Path": Path, "sentence": sentence}
+    knobs = parameters.validate(Augmentation, namespace)
+    assert knobs.model_dump() == KNOBS
+    assert knobs.temperature == 0.7
+    with pytest.raises(ValueError, match="frozen"):
+        knobs.temperature = 1.0
+
+
+def test_run_again_in_the_same_kernel_the_results_of_later_cells_do_not_matter():
+    namespace = dict(KNOBS)
+    parameters.validate(Augmentation, namespace)
+    namespace |= {"candidates": [1, 2], "temperature": 1.5}
+    assert parameters.validate(Augmentation, namespace).temperature == 1.5
+    namespace["temperature"] = 3.0
+    assert "'temperature' is 3.0" in sentence(parameters.validate, Augmentation, namespace)
+
+
+def test_the_first_run_refuses_a_name_that_it_does_not_know():
+    said = sentence(parameters.validate, Augmentation, KNOBS | {"temprature": 0.1})
+    assert said.startswith("02_augmentation has no parameter 'temprature'; its parameters are base_url, chat_backend,")
+
+
+@pytest.mark.parametrize(("name", "value", "problem"), [
+    ("temperature", 2.5, "less than or equal to 2"),
+    ("temperature", math.nan, "is nan"),
+    ("temperature", "0.7", "valid number"),
+    ("temperature", None, "valid number"),
+    ("samples_drawn", 0, "greater than or equal to 1"),
+    ("samples_drawn", True, "valid integer"),
+    ("samples_drawn", 2.0, "valid integer"),
+    ("samples_drawn", "2", "valid integer"),
+    ("random_seed", -1, "greater than or equal to 0"),
+    ("chat_backend", "replay", "'recorded' or 'openai'"),
+    ("chat_model", "", "at least 1 character"),
+    ("study", "My study", "lowercase letters, digits, '-' and '_'"),
+    ("study", "../elsewhere", "lowercase letters"),
+])
+def test_a_value_out_of_range_is_refused_with_what_is_allowed(name, value, problem):
+    said = sentence(parameters.validate, Augmentation, KNOBS | {name: value})
+    assert said.startswith(f"02_augmentation: parameter '{name}' is {value!r}: ")
+    assert problem in said
+
+
+@pytest.mark.parametrize("name", sorted(KNOBS))
+def test_each_missing_parameter_is_named(name):
+    rest = {key: value for key, value in KNOBS.items() if key != name}
+    assert sentence(parameters.validate, Augmentation, rest) == (
+        f"02_augmentation needs the parameter '{name}': set it in the first cell")
+
+
+def test_countries_and_cultures():
+    seeds = parameters.defaults("01_seed_extraction")
+    said = sentence(parameters.validate, SeedExtraction, seeds | {"countries": ["KOR", "Japan"]})
+    assert said == "01_seed_extraction: parameter 'countries' is 'Japan': use ISO alpha-3 codes such as KOR"
+    assert "at least 1 item" in sentence(parameters.validate, SeedExtraction, seeds | {"countries": []})
+    tuning = parameters.defaults("04_fine_tuning")
+    for cultures in (["one", "korean"], ["korean", "korean"]):
+        said = sentence(parameters.validate, FineTuning, tuning | {"cultures": cultures})
+        assert "list each culture once, and not 'one', which is all of them" in said
+    assert "'cultures'" in sentence(parameters.validate, FineTuning, tuning | {"cultures": "korean"})
+
+
+@given(name=st.sampled_from(sorted(KNOBS)), value=st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+       | st.lists(st.integers(), max_size=2) | st.dictionaries(st.text(), st.integers(), max_size=2))
+def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
+    try:
+        taken, said = getattr(parameters.validate(Augmentation, KNOBS | {name: value}), name), f"'{name}'"
+    except UserError as error:
+        taken, said = value, str(error)
+    assert taken is value
+    assert f"'{name}'" in said
+
+
+def test_the_digest_changes_with_any_knob_and_with_nothing_else():
+    def digest(**changes):
+        return parameters.validate(Augmentation, KNOBS | changes).digest
+
+    assert len(digest()) == 12
+    assert digest() == digest() == parameters.validate(Augmentation, dict(reversed(KNOBS.items()))).digest
+    changed = {digest(temperature=0.8), digest(samples_drawn=5), digest(random_seed=1), digest(base_url="http://a")}
+    assert len(changed | {digest()}) == 5
+
+
+def test_a_culture_has_its_folder_in_study_and_variant():
+    knobs = parameters.validate(Augmentation, KNOBS | {"variant": "paper"})
+    assert knobs.folder("common") == paths.outputs() / "toy" / "paper" / "common"
+    assert knobs.folder("common").is_dir()
+
+
+# --- what is in the repository
+
+
+@pytest.mark.parametrize("path", sorted(paths.PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_culture_loads_and_has_answers(path):
+    culture = parameters.culture(path.stem)
+    assert culture.culture == path.stem
+    if culture.culture != parameters.ONE:
+        assert culture.prompt_name == culture.culture_language == path.stem.capitalize()
+        counts = survey.counts(list(culture.countries), survey.questions(""), "", False)
+        assert set(counts["country_alpha"]) == set(culture.countries)
+
+
+def test_the_default_study_is_all_nine_cultures_and_the_notebooks_own_literals():
+    assert parameters.study("laptop")["cultures"] == NINE
+    assert parameters.merged("02_augmentation", "laptop") == {"study": "laptop", "variant": "main"}
+    assert parameters.merged("01_seed_extraction", "laptop", "spanish")["countries"] == ["ARG", "MEX"]
+    assert parameters.merged("04_fine_tuning", "laptop", "one")["culture"] == "one"
+    assert parameters.merged("05_evaluation", "laptop", "korean", cultures=["korean"])["cultures"] == ["korean"]
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    assert "use one of arabic, bengali" in sentence(parameters.culture, "klingon")
+    assert "use one of laptop, smoke" in sentence(parameters.study, "nightly")
+    assert "there are 01_seed_extraction, 02" in sentence(parameters.names, "08_more")
+    assert "there are 01_seed_extraction, 02" in sentence(parameters.merged, "08_more", "laptop")
+    assert "has no variant 'arm'; it has main" in sentence(parameters.merged, "02_augmentation", "laptop", "", "arm")
+
+
+# --- files of a user's own
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A params folder with one culture and one study."""
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    write(tmp_path / "params" / "korean.yaml", KOREAN)
+    write(tmp_path / "params" / "studies" / "toy.yaml", {"title": "Toy", "cultures": ["korean"]})
+    return tmp_path / "params"
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
+
+
+def test_precedence_is_literal_study_culture_variant(params):
+    write(params / "studies" / "toy.yaml", {
+        "title": "Toy", "cultures": ["korean"],
+        "parameters": {"epochs": 2, "lora_rank": 3, "lora_alpha": 4, "tau": 0.5},
+        "variants": {"main": None, "long": {"epochs": 9, "lora_dropout": 0.5}},
+    })
+    write(params / "korean.yaml", KOREAN | {"lora_rank": 30, "lora_alpha": 40, "lora_dropout": 0.25})
+    main = parameters.merged("04_fine_tuning", "toy", "korean")
+    assert (main["epochs"], main["lora_rank"], main["lora_alpha"], main["lora_dropout"]) == (2, 30, 40, 0.25)
+    long = parameters.merged("04_fine_tuning", "toy", "korean", "long")
+    assert (long["epochs"], long["lora_rank"], long["lora_dropout"], long["variant"]) == (9, 30, 0.5, "long")
+    assert "tau" not in main  # a knob of another notebook
+    assert "learning_rate" not in main  # nobody's but the notebook's own
+    assert parameters.merged("03_filtering", "toy")["tau"] == 0.5
+
+
+def test_a_tenth_culture_is_one_file(params):
+    write(params / "ukrainian.yaml", {"culture": "ukrainian", "countries": ["UKR"], "culture_language": "Ukrainian",
+                                      "prompt_name": "Ukrainian"})
+    assert parameters.merged("01_seed_extraction", "toy", "ukrainian")["countries"] == ["UKR"]
+
+
+@pytest.mark.parametrize(("content", "problem"), [
+    (KOREAN | {"culture": "corean"}, "says culture: corean; it must say korean"),
+    (KOREAN | {"countries": []}, "countries is empty; list at least one"),
+    (KOREAN | {"countries": ["Korea"]}, "countries.0: "),
+    (KOREAN | {"countries": "KOR"}, "countries: Input should be a valid list"),
+    (KOREAN | {"prompt_name": None}, "prompt_name: Input should be a valid string"),
+    ({"culture": "korean", "countries": ["KOR"], "prompt_name": "Korean"}, "culture_language: Field required"),
+    (KOREAN | {"epoch": 3}, "'epoch' is no parameter of any notebook"),
+    ({1: 2}, "'1' is no parameter"),
+    ("- korean\n", "must hold 'name: value' lines"),
+    ("", "must hold 'name: value' lines"),
+    ("culture: korean\ncountries: [KOR\nprompt_name: x\n", "line 3 is not valid YAML"),
+    ("culture: 2020-13-45\n", "is not valid YAML: month must be in 1..12"),
+    ("culture: a\x00b\n", "is not valid YAML: special characters are not allowed"),
+    ("culture: !!python/object:os.system x\n", "line 1 is not valid YAML: could not determine a constructor"),
+])
+def test_a_broken_culture_is_named(params, content, problem):
+    write(params / "korean.yaml", content)
+    said = sentence(parameters.culture, "korean")
+    assert said.startswith("params/korean.yaml")
+    assert problem in said
+
+
+def test_a_culture_in_another_encoding_is_named(params):
+    (params / "korean.yaml").write_bytes("prompt_name: Coréen".encode("latin-1"))
+    assert sentence(parameters.culture, "korean") == "params/korean.yaml cannot be read (UnicodeDecodeError)"
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    ({"title": ""}, "needs a title and a list of cultures"),
+    ({"cultures": []}, "needs a title and a list of cultures"),
+    ({"cultures": "korean"}, "needs a title and a list of cultures"),
+    ({"cultures": ["korean", "klingon"]}, "there is no culture 'klingon'"),
+    ({"cultures": [7]}, "there is no culture '7'"),
+    ({"notebooks": []}, "unknown key 'notebooks'; a study has title, cultures, parameters, variants"),
+    ({"parameters": {"epoch": 1}}, "'epoch' is no parameter of any notebook"),
+    ({"parameters": ["epochs"]}, "must be 'name: value' lines"),
+    ({"parameters": "epochs"}, "must be 'name: value' lines"),
+    ({"variants": {"paper": {"epoch": 1}}}, "variant paper: 'epoch' is no parameter"),
+    ({"variants": {"paper": 5}}, "variant paper: 5 must be 'name: value' lines"),
+    ({"variants": ["paper"]}, "variants must be 'name: parameters' lines"),
+])
+def test_a_broken_study_is_named(params, change, problem):
+    write(params / "studies" / "toy.yaml", {"title": "Toy", "cultures": ["korean"]} | change)
+    assert problem in sentence(parameters.study, "toy")
+
+
+def test_a_value_that_a_notebook_refuses_is_found_before_anything_runs(params):
+    write(params / "studies" / "toy.yaml", {"title": "Toy", "cultures": ["korean"], "parameters": {"tau": 8}})
+    said = sentence(parameters.merged, "03_filtering", "toy")
+    assert said == "03_filtering: parameter 'tau' is 8: Input should be less than or equal to 1"
+    write(params / "studies" / "toy.yaml", {"title": "Toy", "cultures": ["korean"], "variants": {2: {}}})
+    assert "has no variant 'main'; it has 2" in sentence(parameters.merged, "03_filtering", "toy")
+    assert "use lowercase letters" in sentence(parameters.merged, "03_filtering", "toy", "", "2")
+
+
+def test_the_parameters_cell_of_a_notebook(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    cell = {"cell_type": "code", "source": ["tau: float = 0.8  # why\n", "names: list = ['a']\n", "x = 1\n"]}
+    for count in (0, 1, 2):
+        tagged = [cell | {"metadata": {"tags": ["parameters"]}}] * count
+        write(paths.NOTEBOOKS / f"n{count}.ipynb", json.dumps({"cells": [cell, *tagged]}))
+    assert parameters.defaults("n1") == {"tau": 0.8, "names": ["a"]}
+    for count in (0, 2):
+        assert f"notebooks/n{count}.ipynb has {count} cells tagged" in sentence(parameters.defaults, f"n{count}")
