@@ -73,7 +73,7 @@ rule augmentation:
 rule filtering:
     message: "all cultures: 03 filtering ({wildcards.variant})"
     input:
-        modules("filtering", "polarity", "encoder", "scoring", "models", "survey"),
+        modules("filtering", "polarity", "damage", "comparisons", "stance_words", "encoder", "scoring", "models", "survey"),
         rules.stand_in.output,
         rules.augmentation.output.candidates,
         notebook="notebooks/03_filtering.ipynb",
@@ -169,7 +169,7 @@ rule report:
     message: "report: executed notebooks to HTML"
     input:
         modules(),
-        [f"{UTILS}/report/{name}" for name in ("__init__.py", "__main__.py", "conf.py", "style.css")],
+        [str(path) for path in sorted(Path(UTILS, "report").glob("*.*"))],
         expand(f"{AT}/{{culture}}/01_seed_extraction.ipynb", variant=VARIANTS, culture=CULTURES),
         expand(f"{AT}/common/{{stage}}.ipynb", variant=VARIANTS,
                stage=["02_augmentation", "03_filtering", "06_human_study", "07_summary"]),

@@ -61,6 +61,7 @@ def say(*sentences: str) -> None:
 
 def table(frame: pd.DataFrame, caption: str = "", digits: int = 3) -> None:
     """Show a table without its index; text is escaped, numbers rounded."""
-    shown = frame.to_html(index=False, border=0, justify="left", float_format=lambda value: f"{value:.{digits}f}", na_rep="–")
+    shown = frame.to_html(index=False, border=0, justify="left", na_rep="–",
+                          float_format=lambda value: f"{value:.{digits}f}")
     title = f"<p><strong>{html.escape(caption)}</strong></p>" if caption else ""
     display(HTML(f'{title}<div style="overflow-x:auto">{shown}</div>'))

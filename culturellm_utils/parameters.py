@@ -104,7 +104,6 @@ class Training(Knobs):
     templates_per_seed: int = Field(ge=1, le=50)
     held_out_questions: int = Field(ge=0, le=40)
     held_out_from: int = Field(ge=2)
-    batch_size: int = Field(ge=1, le=4096)
 
     @field_validator("cultures")
     @classmethod
@@ -118,6 +117,7 @@ class FineTuning(Training):
     target: Literal["label", "distribution"]
     stages: Literal["seeds", "templates", "samples"]
     epochs: int = Field(ge=1, le=1000)
+    batch_size: int = Field(ge=1, le=4096)
     learning_rate: float = Field(gt=0, le=1)
     lr_schedule: Literal["constant", "linear", "cosine"]
     warmup_ratio: float = Field(ge=0, lt=1)
@@ -128,6 +128,7 @@ class FineTuning(Training):
 
 
 class Evaluation(Training):
+    prompts_per_pass: int = Field(ge=1, le=4096)
     bundled_tasks: bool
     ability_items: int = Field(ge=0, le=10000)
     bootstrap_samples: int = Field(ge=100, le=100000)

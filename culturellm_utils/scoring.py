@@ -12,9 +12,7 @@ from torch.nn.functional import log_softmax
 from transformers import PreTrainedTokenizerBase
 
 from culturellm_utils.records import Message
-from culturellm_utils.training import IGNORED, Example, collate, encode
-
-NO_LIMIT = 10**9
+from culturellm_utils.training import IGNORED, Example, collate, encode_answers
 
 
 def label_probabilities(
@@ -33,7 +31,7 @@ def label_probabilities(
     rows: list[tuple[Example, list[int]]] = []  # a sequence, and the first tokens that it answers for at once
     plan: list[list[tuple[int, int]]] = []  # for each chat and label: row, column of that row's scores
     for chat, allowed in zip(chats, labels, strict=True):
-        answered = [encode(tokenizer, [*chat, Message(role="assistant", content=label)], NO_LIMIT) for label in allowed]
+        answered = encode_answers(tokenizer, chat, allowed)
         tails = [row.tokens[-row.answer :] for row in answered]
         if len({tail[0] for tail in tails}) == len(tails) and len({tuple(tail[1:]) for tail in tails}) == 1:
             plan.append([(len(rows), column) for column in range(len(tails))])

@@ -66,8 +66,8 @@ def item_values(results: Results, culture: str, part: str, metric: str) -> tuple
 def compare(results: Results, samples: int, seed: int) -> pd.DataFrame:
     """Every system on every culture's held-out wordings and questions, with 95% interval and corrected p-value.
 
-    ``wrong culture`` is the mean over the adapters of all other cultures (held-out wordings alone); the bounds
-    come from the scores of 05. Correction is within each part and metric.
+    ``wrong culture`` is the mean over the adapters of all other cultures (on the held-out templates alone, which every
+    adapter was asked); the bounds come from the scores of 05. Correction is within each part and metric.
     """
     rows = []
     for culture in results.seeds:
@@ -94,18 +94,21 @@ def _compare_one(results: Results, culture: str, part: str, metric: str, samples
             if row["system"] in ("uniform", "majority") and all(row[name] == value for name, value in key.items())]
     for system in SYSTEMS:
         if system in table:
-            estimate = alignment.bootstrap(table[system], clusters, samples, seed)
-            p = alignment.paired_test(table[OWN], table[system], clusters, samples, seed) if system != OWN else np.nan
+            pairs = table[[system, OWN]].loc[:, lambda t: ~t.columns.duplicated()].dropna()
+            estimate = alignment.bootstrap(pairs[system], clusters[pairs.index], samples, seed)
+            p = np.nan
+            if system != OWN:
+                p = alignment.paired_test(pairs[OWN], pairs[system], clusters[pairs.index], samples, seed)
             rows.append(key | {"system": system, **asdict(estimate), "p": p})
     return rows
 
 
 def matrix(results: Results, metric: str = "accuracy") -> pd.DataFrame:
-    """Held-out wordings: rows are the people asked about, columns the adapter that answers, One last."""
+    """Held-out templates: rows are the people asked about, columns the adapter that answers, One last."""
     found = {}
     for culture in results.seeds:
         table, _ = item_values(results, culture, "held_out_wording", metric)
-        found[culture] = table.mean()
+        found[culture] = table.dropna().mean()
     return pd.DataFrame(found).T.reindex(columns=[*results.seeds, ONE])
 
 

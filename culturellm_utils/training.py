@@ -6,6 +6,7 @@ the option token). A training example is a chat of system, user and assistant, a
 
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -35,16 +36,22 @@ class Example:
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Example:
     """Tokenise one chat with the model's own template. Raises UserError when it is longer than ``max_length``."""
-    turns = [message.model_dump() for message in messages]
-    prompt = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template(turns, tokenize=False)
-    if not whole.startswith(prompt):  # templates that change the prompt once it is answered
-        whole = prompt + turns[-1]["content"] + tokenizer.eos_token
-    head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    tail = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
-    if len(head) + len(tail) > max_length:
-        raise UserError(f"a training row has {len(head) + len(tail)} tokens, max_length is {max_length}: raise it")
-    return Example(head + tail, len(tail))
+    (row,) = encode_answers(tokenizer, messages[:-1], [messages[-1].content])
+    if len(row.tokens) > max_length:
+        raise UserError(f"a training row has {len(row.tokens)} tokens, max_length is {max_length}: raise it")
+    return row
+
+
+def encode_answers(tokenizer: PreTrainedTokenizerBase, chat: list[Message], answers: Sequence[str]) -> list[Example]:
+    """The same chat with each of several assistant turns; the prompt is rendered and tokenised once."""
+    turns = [message.model_dump() for message in chat]
+    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answers[0]}], tokenize=False)
+    # Some templates change the prompt once it is answered: then the turn ends as the tokenizer ends a text.
+    ending = whole[len(prompt) + len(answers[0]) :] if whole.startswith(prompt + answers[0]) else tokenizer.eos_token
+    texts = [prompt, *(answer + ending for answer in answers)]
+    head, *tails = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [Example(head + tail, len(tail)) for tail in tails]
 
 
 def encode_distribution(
@@ -55,15 +62,12 @@ def encode_distribution(
     One example with soft shares when every option is a single token of its own; otherwise (a tokenizer that
     splits ``10``) one example per option, weighted by its share: together they have the same gradient at the option.
     """
-    answered = {
-        code: encode(tokenizer, [*messages[:-1], Message(role="assistant", content=code)], max_length)
-        for code, share in distribution.items()
-        if share > 0
-    }
+    base = encode(tokenizer, messages, max_length)
+    codes = [code for code, share in distribution.items() if share > 0]
+    answered = dict(zip(codes, encode_answers(tokenizer, messages[:-1], codes), strict=True))
     first = {code: row.tokens[-row.answer] for code, row in answered.items()}
     rests = {tuple(row.tokens[len(row.tokens) - row.answer + 1 :]) for row in answered.values()}
     if len(set(first.values())) == len(first) and len(rests) == 1:
-        base = encode(tokenizer, messages, max_length)
         return [Example(base.tokens, base.answer, {first[code]: distribution[code] for code in first})]
     return [Example(row.tokens, row.answer, weight=distribution[code]) for code, row in answered.items()]
 

@@ -49,6 +49,11 @@ def number(template_id: str) -> int:
         raise UserError(f"template id '{template_id}' has no number: rerun 02_augmentation") from None
 
 
+def is_template(wording_id: str) -> bool:
+    """Whether a wording is a template, such as ``Q27-t03``, and neither seed nor sample."""
+    return "-t" in wording_id and "-s" not in wording_id
+
+
 def trained(question: Question | Seed, augmented: Iterable[Augmented], stages: Stages, templates_per_seed: int,
             held_out_from: int) -> list[Wording]:
     """The wordings of one question to train on: the seed; with ``templates`` its first accepted templates; with

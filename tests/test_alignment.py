@@ -159,7 +159,7 @@ def test_holm_on_a_worked_example():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=20)  # statsmodels takes a tenth of a second
+@settings(max_examples=10)  # statsmodels takes a tenth of a second a call
 def test_holm_lies_between_the_p_value_and_one_and_keeps_the_order(p_values):
     corrected = np.array(holm(p_values))
     assert (corrected >= np.array(p_values) - 1e-12).all()

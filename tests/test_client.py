@@ -280,16 +280,16 @@ def test_an_interrupted_run_stops_sending_and_keeps_what_came(server):
         return said(prompt)
 
     server.answer, server.delay = answer, 0.05
-    wanted = list(map(str, range(40)))
+    wanted = list(map(str, range(12)))
     with pytest.raises(KeyboardInterrupt):
         ask(server, *wanted, max_concurrency=1)
     sent = len(server.prompts)
     assert sent <= 4
-    time.sleep(0.15)
+    time.sleep(0.1)
     assert len(server.prompts) == sent
     server.answer, server.delay = lambda prompt, before: said(prompt), 0.0
     assert ask(server, *wanted) == wanted
-    assert len(server.prompts) <= sent + 38  # the first two, at least, were kept
+    assert len(server.prompts) <= sent + 10  # the first two, at least, were kept
 
 
 # --- recordings
@@ -338,7 +338,7 @@ def test_more_keys_than_one_query_takes(tmp_path):
     assert store.get(iter(items)) == items
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(items=st.dictionaries(st.text(max_size=9), st.binary(max_size=9), max_size=5))
 def test_any_text_is_a_key(tmp_path_factory, items):
     store = Store(tmp_path_factory.mktemp("any") / "a.sqlite")
@@ -349,13 +349,13 @@ def test_any_text_is_a_key(tmp_path_factory, items):
 def test_many_writers_at_once_lose_nothing(tmp_path):
     def write(number: int) -> None:
         store = Store(tmp_path / "a.sqlite")
-        for turn in range(10):
+        for turn in range(4):
             store.put({f"{number}-{turn}": b"x", "shared": str(number).encode()})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
     with sqlite3.connect(tmp_path / "a.sqlite") as database:
-        assert database.execute("SELECT count(*) FROM items").fetchone() == (81,)
+        assert database.execute("SELECT count(*) FROM items").fetchone() == (33,)
 
 
 def test_a_write_that_fails_is_not_half_done(tmp_path):

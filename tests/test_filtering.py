@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturellm_utils import encoder
+from culturellm_utils import encoder, filtering
 from culturellm_utils.errors import UserError
 from culturellm_utils.filtering import diversity_gain, filter_candidates, most_different, sweep
 from culturellm_utils.records import Candidate, Question
@@ -94,12 +94,11 @@ def test_a_broken_sentence_is_rejected_unless_the_guards_are_off():
     assert judged(rows) == (["Work is a a duty."], {})
 
 
-def test_a_sample_is_read_against_its_template_where_a_lost_word_shows():
-    template, lost = "Everybody who can work owes work to society.", "Everybody who can work work to society."
-    rows = [(candidate(template), 5), (candidate(lost, sample=1), 10)]
-    kept, why = judged(rows, guards=True)
-    assert kept == [template]
-    assert why[lost].startswith("damage: ")
+def test_a_sample_is_read_against_its_template_where_a_lost_word_shows(monkeypatch):
+    read = []
+    monkeypatch.setattr(filtering, "_damage", lambda whole, text: read.append((whole, text)) or "")
+    judged([(candidate("Working is a duty."), 5), (candidate("Labour is a duty.", sample=1), 10)], guards=True)
+    assert read == [("Work is a duty.", "Working is a duty."), ("Working is a duty.", "Labour is a duty.")]
 
 
 def test_a_sample_falls_with_its_template():
@@ -162,7 +161,7 @@ def test_most_different_by_hand():
     assert most_different(pool, plane(0), 9) == {0, 1, 2, 3}
 
 
-@given(st.lists(st.integers(0, 180), min_size=1, max_size=8, unique=True), st.integers(1, 8))
+@given(st.lists(st.integers(1, 180), min_size=1, max_size=8, unique=True), st.integers(1, 8))
 def test_the_most_different_contain_the_farthest_and_no_twins(angles, count):
     found = most_different(plane(*angles), plane(0), count)
     assert len(found) == min(count, len(angles))

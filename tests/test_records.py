@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -49,11 +49,13 @@ def complaint(path: Path, content: str | bytes, model: type[records.Row] = Candi
 # --- rows
 
 
+@settings(max_examples=40)
 @given(rows=st.lists(candidates, min_size=1, max_size=4))
 def test_candidates_survive_writing_and_reading(folder, rows):
     assert records.read_rows(records.write_rows(folder / "candidates.jsonl", rows), Candidate) == rows
 
 
+@settings(max_examples=40)
 @given(rows=st.lists(predictions, min_size=1, max_size=4))
 def test_predictions_survive_writing_and_reading(folder, rows):
     assert records.read_rows(records.write_rows(folder / "predictions.jsonl", rows), Prediction) == rows

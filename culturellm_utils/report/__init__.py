@@ -35,13 +35,15 @@ def build(study: str, cultures: Sequence[str] = (), variants: Sequence[str] = ()
     cultures = list(cultures) or plan["cultures"]
     for name in cultures:
         parameters.culture(name)
-    found = [_page(study, *place) for variant in variants or plan["variants"] for place in pages.plan(variant, cultures)]
+    variants = list(variants) or list(plan["variants"])
+    found = [_page(study, variant, *place, arm=f" ({variant})" if len(variants) > 1 else "")
+             for variant in variants for place in pages.places(cultures)]
     home = paths.outputs() / study
     with tempfile.TemporaryDirectory(dir=home, prefix=".report-") as folder:
         source, html = Path(folder, "source"), Path(folder, "html")
         for page in found:
-            write_text(source / f"{page.name}.ipynb", nbformat.writes(executed.for_readers(page.notebook, page.label)))
-        for variant in dict.fromkeys(page.variant for page in found):
+            write_text(source / f"{page.name}.ipynb", nbformat.writes(executed.for_readers(page.notebook, page.prefix)))
+        for variant in variants:
             for kind in ("figures", "tables"):
                 made = home / variant / "common" / kind
                 if made.is_dir():
@@ -54,11 +56,12 @@ def build(study: str, cultures: Sequence[str] = (), variants: Sequence[str] = ()
     return home / "report" / "index.html"
 
 
-def _page(study: str, variant: str, folder: str, stage: str) -> Page:
+def _page(study: str, variant: str, folder: str, stage: str, arm: str) -> Page:
     """One executed notebook of a study."""
-    whose = "" if folder == "common" else f" with culture {folder}"
+    whose = "" if folder == pages.COMMON else f" with culture {folder}"
     remedy = f"run `make report STUDY={study}`, or notebooks/{stage}.ipynb{whose}, then build the report again"
-    return Page(variant, folder, stage, executed.read(paths.outputs() / study / variant / folder / f"{stage}.ipynb", remedy))
+    path = paths.outputs() / study / variant / folder / f"{stage}.ipynb"
+    return Page(variant, folder, stage, executed.read(path, remedy), arm)
 
 
 def _render(source: Path, html: Path, title: str) -> None:

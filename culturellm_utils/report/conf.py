@@ -23,10 +23,13 @@ html_theme_options = {
     "show_toc_level": 2,
     "toc_title": "On this page",
     "search_bar_text": "Search this report",
+    "navbar_persistent": [],        # the search field is in the side bar already
     "footer_content_items": "",
 }
+html_context = {"default_mode": "auto"}
 html_sidebars = {"**": ["navbar-logo.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_copy_source = False
+html_show_search_summary = False    # it fetches pages, which browsers refuse on file://
 html_show_sourcelink = False
 html_show_copyright = False
 html_show_sphinx = False

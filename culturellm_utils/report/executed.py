@@ -103,33 +103,39 @@ def safe(markdown: str) -> str:
 
 
 def figure_title(svg: str) -> str:
-    """A figure's own title: the bold text of a matplotlib SVG, its lines joined."""
-    bold = re.findall(r'<text style="font(?:-weight)?: (?:bold|700)[^>]*>([^<]+)</text>', svg)
-    return html.unescape(" ".join(line.strip() for line in bold)) or "Figure"
+    """A figure's own title: the largest bold text of a matplotlib SVG, its lines joined; ``Figure`` when none is bold."""
+    bold = re.findall(r'<text style="font(?:-weight)?: (?:bold|700)\D[^>]*?([\d.]+)px[^>]*>([^<]+)</text>', svg)
+    largest = max((float(size) for size, _ in bold), default=0)
+    return html.unescape(" ".join(line.strip() for size, line in bold if float(size) == largest)) or "Figure"
 
 
 def for_readers(notebook: NotebookNode, name: str) -> NotebookNode:
-    """A copy to be rendered: titled with ``name``, findings first, code folded, settings as a table, no leftovers.
+    """A copy to be rendered: ``name`` before the title, findings first, code folded, settings as a table, no leftovers.
 
-    Code that shows nothing joins the next code cell, so that one "Show code" stands above what it made.
+    Code that shows nothing joins the next code cell, so that one "Show code" stands above what it made; a step that
+    shows nothing at all says so.
     """
     cells: list[NotebookNode] = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cells.append(new_markdown_cell(cell.source))
         elif tagged(cell, "parameters"):
-            cells.append(_code("", "remove-input", [_html(_settings_table(settings(notebook)))]))
+            cells.append(_code(cell.source, "remove-input", [_html(_settings_table(settings(notebook)))]))
         elif cell.cell_type == "code" and not tagged(cell, "injected-parameters"):
             source = cell.source
             if cells and tagged(cells[-1], "hide-input") and not cells[-1].outputs:
                 source = f"{cells.pop().source}\n\n{source}"
             outputs = [_shown(output) for output in cell.outputs if not _leftover(output, cell)]
             cells.append(_code(source, "hide-input", outputs))
+    for cell in cells:
+        if tagged(cell, "hide-input") and not cell.outputs:
+            cell.outputs = [_html('<p class="silent">This step ran without error and has nothing to show.</p>')]
     found = _section(cells, FINDINGS)
     steps = [cell for cell in cells if not any(cell is other for other in found)]
     first = next((place for place, cell in enumerate(steps) if cell.source.startswith("## ")), len(steps))
     steps[first:first] = found
-    steps[0].source = re.sub(r"^# ", f"# {name} · ", steps[0].source, count=1)
+    if name:
+        steps[0].source = re.sub(r"^# ", f"# {name} · ", steps[0].source, count=1)
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     return new_notebook(cells=steps, metadata=python)
 
@@ -147,7 +153,10 @@ def _section(cells: list[NotebookNode], heading: str) -> list[NotebookNode]:
 
 
 def _code(source: str, tag: str, outputs: list[NotebookNode]) -> NotebookNode:
-    return new_code_cell(source, metadata={"tags": [tag]}, outputs=outputs)
+    """A code cell; its figures have their titles as alternative text."""
+    titles = [figure_title(output.data["image/svg+xml"]) for output in outputs if "image/svg+xml" in output.get("data", {})]
+    return new_code_cell(source, outputs=outputs, metadata={
+        "tags": [tag], "mystnb": {"image": {"alt": "; ".join(titles) or "Figure"}}})
 
 
 def _html(text: str) -> NotebookNode:
@@ -168,15 +177,13 @@ def _leftover(output: NotebookNode, cell: NotebookNode) -> bool:
 
 
 def _shown(output: NotebookNode) -> NotebookNode:
-    """The output as the page takes it: figures with their title as alternative text, no HTML inside Markdown."""
+    """The output as the page takes it: what needs no network, and no HTML inside Markdown."""
     if output.output_type == "stream":
         return new_output("stream", name=output.name, text=output.text)
     data = {kind: value for kind, value in output.data.items() if kind in SHOWN}
     if "text/markdown" in data:
         data["text/markdown"] = safe(data["text/markdown"])
-    alt = figure_title(data.get("image/svg+xml", ""))
-    metadata = {kind: {"alt": alt} for kind in data if kind.startswith("image/")}
-    return new_output("display_data", data=data, metadata=metadata)
+    return new_output("display_data", data=data)
 
 
 def _settings_table(knobs: dict[str, Setting]) -> str:

@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,7 @@ from culturellm_utils.records import read_json
 from culturellm_utils.report import executed
 
 COMMON = "common"
+STAND_INS = ("stand-in", "stand-in-tiny")   # as in ``models``, which is slow to import
 SUMMARY = "07_summary"
 ACROSS = ("02_augmentation", "03_filtering", "06_human_study", SUMMARY)
 OF_CULTURE = ("01_seed_extraction", "04_fine_tuning", "05_evaluation")
@@ -32,11 +33,11 @@ FIGURES = {
     "arithmetic": "What it did to arithmetic",
 }
 
-TOY = """:::{important}
+TOY = """```{important}
 **These are the figures of a toy model.** The base model, `%s`, is a stand-in of about a million weights that this \
 project builds by itself, so that everything runs on a laptop. The figures show that the method runs, on real survey \
 answers. They say nothing about any model in use, and are not to be compared with the paper's.
-:::"""
+```"""
 
 ABOUT = """Language models answer questions about values much as some people do, and unlike others. \
 This study takes what people of %s answered in the World Values Survey, says each question in many other ways, \
@@ -47,12 +48,13 @@ The code behind it is folded under "Show code"."""
 
 @dataclass(frozen=True)
 class Page:
-    """One executed notebook of the study: a page of the report."""
+    """One executed notebook of the study: a page of the report. ``arm`` tells variants apart where there are several."""
 
     variant: str
     folder: str
     stage: str
     notebook: NotebookNode
+    arm: str = ""
 
     @property
     def name(self) -> str:
@@ -60,9 +62,15 @@ class Page:
         return f"{self.variant}/{self.folder}/{self.stage}"
 
     @property
-    def label(self) -> str:
+    def whom(self) -> str:
         """Whom the page is about, for people."""
-        return whom(self.folder)
+        known = {COMMON: "Across cultures", ONE: "CultureLLM-One"}
+        return known.get(self.folder, re.sub("[_-]", " ", self.folder).capitalize()) + self.arm
+
+    @property
+    def prefix(self) -> str:
+        """What the page's title begins with; empty when the notebook's own title says it all."""
+        return self.whom if self.folder != COMMON or self.arm else ""
 
     @property
     def step(self) -> str:
@@ -70,64 +78,64 @@ class Page:
         number, _, words = self.stage.partition("_")
         return f"{number} {words.replace('_', ' ').capitalize()}"
 
+    @property
+    def link(self) -> str:
+        """A link to the page."""
+        return f"[{self.step}]({self.name}.ipynb)"
 
-def plan(variant: str, cultures: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Variant, folder and stage of every page of a variant, in the order of the navigation."""
+
+def places(cultures: Sequence[str]) -> list[tuple[str, str]]:
+    """Folder and stage of every page of a variant, in the order of the navigation."""
     folders = {COMMON: ACROSS, **dict.fromkeys(cultures, OF_CULTURE), ONE: OF_ONE}
-    return [(variant, folder, stage) for folder, stages in folders.items() for stage in stages]
-
-
-def whom(folder: str) -> str:
-    """A folder's name for people."""
-    known = {COMMON: "Across cultures", ONE: "CultureLLM-One"}
-    return known.get(folder, re.sub("[_-]", " ", folder).capitalize())
+    return [(folder, stage) for folder, stages in folders.items() for stage in stages]
 
 
 def index(title: str, pages: Sequence[Page], source: Path) -> str:
-    """The first page. ``source`` holds copies of ``figures/<variant>`` and ``tables/<variant>``."""
-    cultures = [page.label for page in pages if page.stage == OF_CULTURE[0] and page.variant == pages[0].variant]
-    parts = [f"# {title}", ABOUT % f"{len(cultures)} culture{'s' * (len(cultures) > 1)} ({', '.join(cultures)})"]
-    models = {str(executed.settings(page.notebook)["base_model"].value) for page in pages if page.stage == OF_ONE[0]}
-    toys = sorted(model for model in models if model in ("stand-in", "stand-in-tiny"))
-    parts += [TOY % "`, `".join(toys)] if toys else []
-    parts += [f"Base model: {', '.join(f'`{model}`' for model in sorted(models.difference(toys)))}."] * (models != set(toys))
-    variants = {name: list(group) for name, group in groupby(pages, key=lambda page: page.variant)}
-    for variant, members in variants.items():
-        arm = f" ({variant})" if len(variants) > 1 else ""
-        parts += [f"## What we found{arm}", executed.findings(next(p for p in members if p.stage == SUMMARY).notebook)]
-        parts += _figures(variant, arm, source)
-    parts += ["## Every page"]
-    parts += [_links(variant if len(variants) > 1 else "", members) for variant, members in variants.items()]
-    parts += ["Versions, revision and running times are on the page [](provenance.md)."]
-    for variant, members in variants.items():
-        for folder, group in groupby(members, key=lambda page: page.folder):
-            caption = whom(folder) + (f" ({variant})" if len(variants) > 1 else "")
-            parts.append(_toctree(caption, [f"{page.step} <{page.name}>" for page in group]))
-    parts.append(_toctree("About", ["provenance"]))
-    return "\n\n".join(parts) + "\n"
+    """The first page. ``source`` holds copies of ``figures/<variant>`` and ``tables/<variant>``.
+
+    It opens on the first variant: its findings and figures; then come the findings of the others.
+    """
+    first, *others = [page for page in pages if page.stage == SUMMARY]
+    groups = {whom: list(group) for whom, group in groupby(pages, key=lambda page: page.whom)}
+    parts = [f"# {title}", ABOUT % _cultures(pages), *_base_models(pages),
+             f"## What we found{first.arm}", executed.findings(first.notebook), *_figures(first, source)]
+    for page in others:
+        parts += [f"## What we found{page.arm}", executed.findings(page.notebook), f"Figures: {page.link}"]
+    parts += ["## Every page", _table(["about", "pages"], [
+        (whom, " · ".join(page.link for page in members)) for whom, members in groups.items()])]
+    parts += ["Versions, revisions and running times: [](provenance.md)."]
+    parts += [_toctree(whom, [f"{page.step} <{page.name}>" for page in members]) for whom, members in groups.items()]
+    return "\n\n".join([*parts, _toctree("About", ["provenance"])]) + "\n"
 
 
-def _figures(variant: str, arm: str, source: Path) -> list[str]:
+def _cultures(pages: Sequence[Page]) -> str:
+    names = list(dict.fromkeys(page.whom.removesuffix(page.arm) for page in pages if page.stage == OF_CULTURE[0]))
+    return f"one culture ({names[0]})" if len(names) == 1 else f"{len(names)} cultures ({', '.join(names)})"
+
+
+def _base_models(pages: Sequence[Page]) -> list[str]:
+    """What was fine-tuned, and that it is a toy where it is."""
+    models = sorted({executed.settings(page.notebook)["base_model"].value for page in pages if page.stage == OF_ONE[0]})
+    toys = [name for name in models if name in STAND_INS]
+    real = [name for name in models if name not in STAND_INS]
+    return [TOY % "`, `".join(toys)] * bool(toys) + [f"Fine-tuned: `{'`, `'.join(real)}`."] * bool(real)
+
+
+def _figures(page: Page, source: Path) -> list[str]:
     """Each figure of a variant under a heading, with a link to its data."""
-    there = {path.stem: path for path in sorted((source / "figures" / variant).glob("*.svg"))}
+    figures, tables = source / "figures" / page.variant, source / "tables" / page.variant
+    there = sorted(path.stem for path in figures.glob("*.svg"))
     parts = []
     for name in [*(name for name in FIGURES if name in there), *(name for name in there if name not in FIGURES)]:
-        alt = escaped(executed.figure_title(there[name].read_text(encoding="utf-8")))
-        parts += [f"## {FIGURES.get(name, name.replace('_', ' ').capitalize())}{arm}", f"![{alt}](figures/{variant}/{name}.svg)"]
-        if (source / "tables" / variant / f"{name}.csv").is_file():
-            parts.append(f"Data of this figure: [{name}.csv](tables/{variant}/{name}.csv)")
-    others = sorted(path.name for path in (source / "tables" / variant).glob("*.csv") if path.stem not in there)
+        alt = escaped(executed.figure_title((figures / f"{name}.svg").read_text(encoding="utf-8")))
+        parts += [f"## {FIGURES.get(name, name.replace('_', ' ').capitalize())}",
+                  f"![{alt}](figures/{page.variant}/{name}.svg)"]
+        if (tables / f"{name}.csv").is_file():
+            parts.append(f"Data of this figure: [{name}.csv](tables/{page.variant}/{name}.csv)")
+    others = sorted(path.name for path in tables.glob("*.csv") if path.stem not in there)
     if others:
-        parts.append("More tables: " + ", ".join(f"[{name}](tables/{variant}/{name})" for name in others))
+        parts.append("More tables: " + ", ".join(f"[{name}](tables/{page.variant}/{name})" for name in others))
     return parts
-
-
-def _links(variant: str, pages: Sequence[Page]) -> str:
-    """A table of links: a row for each culture."""
-    rows = [f"| {variant or 'about'} | pages |", "| --- | --- |"]
-    for folder, group in groupby(pages, key=lambda page: page.folder):
-        rows.append(f"| {whom(folder)} | " + " · ".join(f"[{page.step}]({page.name}.ipynb)" for page in group) + " |")
-    return "\n".join(rows)
 
 
 def _toctree(caption: str, entries: Sequence[str]) -> str:
@@ -142,25 +150,26 @@ def escaped(text: str) -> str:
 def provenance(study: str, pages: Sequence[Page], home: Path) -> str:
     """The page that says what ran when, on what."""
     stamps = [executed.stamp(page.notebook) for page in pages]
+    revisions = sorted({stamp.revision for stamp in stamps})
+    minutes = sum(stamp.seconds or 0 for stamp in stamps) / 60
     parts = ["# How these pages were made",
-             f"The study is `params/studies/{study}.yaml`. `make report STUDY={study}` makes it again: notebooks that "
-             "nothing changed are not run twice."]
-    revisions = sorted({found.revision for found in stamps})
+             f"The study is `params/studies/{study}.yaml`; `make report STUDY={study}` makes it again, and runs only the "
+             f"notebooks that a change touches. {len(pages)} notebooks ran for {minutes:.1f} minutes in all, several at a "
+             "time."]
     if len(revisions) > 1:
-        parts.append(f"The notebooks ran at different revisions of the code ({', '.join(revisions)}).")
+        parts.append(f"They ran at different revisions of the code: {', '.join(revisions)}.")
     if any(revision.endswith("+") for revision in revisions):
         parts.append("A revision that ends in + had changes that were not committed.")
-    for variant in dict.fromkeys(page.variant for page in pages):
-        made = read_json(home / variant / COMMON / "summary.json")
-        rows = [("revision", made["revision"]), ("parameters of the summary", made["digest"]), *made["versions"].items()]
-        parts += [f"## Versions{f' ({variant})' if variant != 'main' else ''}",
-                  "\n".join(["| what | version |", "| --- | --- |", *(f"| {escaped(str(a))} | {escaped(str(b))} |" for a, b in rows)])]
-    rows = ["| page | ran at (UTC) | seconds | revision | parameters |", "| --- | --- | --: | --- | --- |"]
-    for page, found in zip(pages, stamps, strict=True):
-        seconds = "–" if found.seconds is None else f"{found.seconds:.0f}"
-        rows.append(f"| [{page.label} · {page.step}]({page.name}.ipynb) | {found.started} | {seconds} | {found.revision} | "
-                    f"`{found.digest}` |")
-    total = sum(found.seconds or 0 for found in stamps)
-    parts += ["## Running times", f"{len(pages)} notebooks, {total / 60:.1f} minutes of work in all; several run at a time.",
-              "\n".join(rows)]
+    for page in pages:
+        if page.stage == SUMMARY:
+            made = read_json(home / page.variant / COMMON / "summary.json")
+            rows = {"revision": made["revision"], "parameters": made["digest"], **made["versions"]}
+            parts += [f"## Versions at the summary{page.arm}", _table(["what", "version"], rows.items())]
+    parts += ["## When each notebook ran", _table(["page", "ran at (UTC)", "seconds", "revision", "parameters"], [
+        (f"{page.whom}: {page.link}", stamp.started, "–" if stamp.seconds is None else f"{stamp.seconds:.0f}",
+         stamp.revision, f"`{stamp.digest}`") for page, stamp in zip(pages, stamps, strict=True)])]
     return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
