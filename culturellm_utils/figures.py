@@ -21,11 +21,11 @@ COLORS = {"base": PALETTE[7], "persona": PALETTE[1], "adapter": PALETTE[0], "one
 
 def style() -> None:
     """Set the look of every figure: colour-blind safe, legible on a phone, SVG in notebooks."""
-    sns.set_theme(style="whitegrid", palette="colorblind", font_scale=1.0)
+    sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({
-        "figure.figsize": (7.2, 4.0),
+        "figure.figsize": (5.6, 3.6),
         "figure.constrained_layout.use": True,
-        "axes.titlesize": 12,
+        "axes.titlesize": 11,
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "svg.hashsalt": "culturellm",      # same figure, same bytes
@@ -38,12 +38,18 @@ def style() -> None:
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
-def axes(title: str, x: str, y: str, height: float = 4.0, width: float = 7.2) -> Axes:
+def axes(title: str, x: str, y: str, height: float = 3.6, width: float = 5.6) -> Axes:
     """Empty axes with the finding as title and labelled axes (name the unit in ``x`` and ``y``)."""
     _, ax = plt.subplots(figsize=(width, height))
     ax.set(xlabel=x, ylabel=y)
     ax.set_title(title, wrap=True)
     return ax
+
+
+def legend_below(ax: Axes, columns: int = 2) -> None:
+    """Put the legend under the axes, where it covers no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.45, -0.18), ncol=columns, frameon=False, fontsize=9)
 
 
 def save(ax: Axes, folder: Path, name: str, data: pd.DataFrame) -> None:
@@ -61,6 +67,7 @@ def say(*sentences: str) -> None:
 
 def table(frame: pd.DataFrame, caption: str = "", digits: int = 3) -> None:
     """Show a table without its index; text is escaped, numbers rounded."""
+    frame = frame.rename_axis(columns=None)
     shown = frame.to_html(index=False, border=0, justify="left", na_rep="–",
                           float_format=lambda value: f"{value:.{digits}f}")
     title = f"<p><strong>{html.escape(caption)}</strong></p>" if caption else ""

@@ -85,8 +85,10 @@ def _render(source: Path, html: Path, title: str) -> None:
 
 def _slim(html: Path) -> None:
     """Remove what only developers of the theme need: four of six megabytes."""
-    for path in [*html.rglob("*.map"), html / ".buildinfo", html / "objects.inv"]:
+    for path in [*html.rglob("*.map"), *html.glob("_static/*.html"), html / ".buildinfo", html / "objects.inv"]:
         path.unlink(missing_ok=True)
+    for folder in (html / "_sources", html / "_static" / "locales"):
+        shutil.rmtree(folder, ignore_errors=True)
     for path in [*html.rglob("*.js"), *html.rglob("*.css")]:
         text = path.read_text(encoding="utf-8")
         if "sourceMappingURL" in text:

@@ -103,7 +103,7 @@ def safe(markdown: str) -> str:
 
 
 def figure_title(svg: str) -> str:
-    """A figure's own title: the largest bold text of a matplotlib SVG, its lines joined; ``Figure`` when none is bold."""
+    """A figure's own title: the largest bold text of a matplotlib SVG, its lines joined; else ``Figure``."""
     bold = re.findall(r'<text style="font(?:-weight)?: (?:bold|700)\D[^>]*?([\d.]+)px[^>]*>([^<]+)</text>', svg)
     largest = max((float(size) for size, _ in bold), default=0)
     return html.unescape(" ".join(line.strip() for size, line in bold if float(size) == largest)) or "Figure"
@@ -154,9 +154,9 @@ def _section(cells: list[NotebookNode], heading: str) -> list[NotebookNode]:
 
 def _code(source: str, tag: str, outputs: list[NotebookNode]) -> NotebookNode:
     """A code cell; its figures have their titles as alternative text."""
-    titles = [figure_title(output.data["image/svg+xml"]) for output in outputs if "image/svg+xml" in output.get("data", {})]
+    figures = [output.data["image/svg+xml"] for output in outputs if "image/svg+xml" in output.get("data", {})]
     return new_code_cell(source, outputs=outputs, metadata={
-        "tags": [tag], "mystnb": {"image": {"alt": "; ".join(titles) or "Figure"}}})
+        "tags": [tag], "mystnb": {"image": {"alt": "; ".join(map(figure_title, figures)) or "Figure"}}})
 
 
 def _html(text: str) -> NotebookNode:

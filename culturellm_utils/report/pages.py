@@ -48,7 +48,7 @@ The code behind it is folded under "Show code"."""
 
 @dataclass(frozen=True)
 class Page:
-    """One executed notebook of the study: a page of the report. ``arm`` tells variants apart where there are several."""
+    """One executed notebook of the study: a page of the report. ``arm`` tells several variants apart."""
 
     variant: str
     folder: str
@@ -153,9 +153,9 @@ def provenance(study: str, pages: Sequence[Page], home: Path) -> str:
     revisions = sorted({stamp.revision for stamp in stamps})
     minutes = sum(stamp.seconds or 0 for stamp in stamps) / 60
     parts = ["# How these pages were made",
-             f"The study is `params/studies/{study}.yaml`; `make report STUDY={study}` makes it again, and runs only the "
-             f"notebooks that a change touches. {len(pages)} notebooks ran for {minutes:.1f} minutes in all, several at a "
-             "time."]
+             f"The study is `params/studies/{study}.yaml`; `make report STUDY={study}` makes it again, and runs only "
+             "the notebooks that a change touches.",
+             f"{len(pages)} notebooks ran for {minutes:.1f} minutes in all, several at a time."]
     if len(revisions) > 1:
         parts.append(f"They ran at different revisions of the code: {', '.join(revisions)}.")
     if any(revision.endswith("+") for revision in revisions):
