@@ -49,7 +49,8 @@ def axes(title: str, x: str, y: str, height: float = 3.6, width: float = 5.6) ->
 def legend_below(ax: Axes, columns: int = 2) -> None:
     """Put the legend under the axes, where it covers no data."""
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.45, -0.18), ncol=columns, frameon=False, fontsize=9)
+    ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.45, -0.18), ncol=columns, frameon=False,
+              fontsize=9)
 
 
 def save(ax: Axes, folder: Path, name: str, data: pd.DataFrame) -> None:

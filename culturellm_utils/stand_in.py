@@ -79,7 +79,8 @@ def build(place: Path, epochs: int, seed: int = 0) -> None:
         pad_token_id=tokenizer.pad_token_id,
     ))
     # Plain reading of the questions' wordings, so that the model has a perplexity to speak of.
-    wordings = sorted({messages[1].content.partition("\n")[0].removeprefix(prompts.AGREE) for messages, shares in chats if shares})
+    asked = {messages[1].content.partition("\n")[0] for messages, shares in chats if shares}
+    wordings = sorted(text.removeprefix(prompts.AGREE) for text in asked)
     examples = [training.Example([tokenizer.eos_token_id, *ids], len(ids))
                 for ids in tokenizer(wordings, add_special_tokens=False)["input_ids"]]
     for messages, shares in chats:

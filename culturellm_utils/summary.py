@@ -9,7 +9,6 @@ Reads what 01 and 05 wrote, and no model. A row of the comparison::
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -147,7 +146,7 @@ def task_scores(results: Results) -> pd.DataFrame:
     rows = []
     for model, scores in results.scores.items():
         for row in scores:
-            if row["part"] == "task" and row["metric"] == "macro_f1" and (model == row["culture"] or row["system"] == OWN):
+            if row["metric"] == "macro_f1" and (model == row["culture"] or row["system"] == OWN):
                 rows.append(row | {"system": ONE if model == ONE else row["system"]})
     columns = ["culture", "system", "value", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
@@ -162,8 +161,3 @@ def own_minus(comparison: pd.DataFrame, results: Results, rival: str, samples: i
             estimate = alignment.bootstrap(table[culture] - table[rival], clusters, samples, seed)
             rows.append({"culture": culture, **asdict(estimate)})
     return pd.DataFrame(rows)
-
-
-def clear_share(table: pd.DataFrame, cultures: Sequence[str]) -> str:
-    """``8 of 9 cultures``."""
-    return f"{len(table)} of {len(cultures)} cultures"
