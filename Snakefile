@@ -7,7 +7,7 @@ from culturellm_utils import parameters, paths
 
 STUDY = config.get("study", "laptop")
 PLAN = parameters.study(STUDY)
-CULTURES = str(config.get("cultures", "")).split() or PLAN["cultures"]
+CULTURES = str(config.get("cultures") or "").split() or PLAN["cultures"]
 MODELS = [*CULTURES, parameters.ONE]
 VARIANTS = list(PLAN["variants"])
 OUT = f"{paths.outputs()}/{STUDY}"
