@@ -3,7 +3,8 @@
 PYTHON ?= python3
 STUDY ?= laptop
 CULTURES ?=
-CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# One job more than cores: a notebook waits while its kernel starts.
+CORES ?= $(shell expr $$(nproc 2>/dev/null || sysctl -n hw.ncpu) + 1)
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)

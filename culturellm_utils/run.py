@@ -23,6 +23,8 @@ from culturellm_utils.errors import UserError
 def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
     """Execute ``notebook`` with ``values`` injected. Raises UserError with the notebook's own sentence when a cell
     fails, and for a parameter that the notebook does not have."""
+    # papermill's JSON validator would compile a grammar for internationalised addresses: a second for every notebook.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

@@ -4,7 +4,7 @@ It answers survey questions as respondents in the United States did, whatever cu
 the method is to remove), does single-digit arithmetic, and labels short sentences. No figure of it says anything
 about real language models; it lets the whole study run, and be tested, on a laptop.
 
-``stand-in-tiny`` is the same, trained for a third of the time: for the smoke study and the tests alone.
+``stand-in-tiny`` is the same, trained for a sixth of the time: for the smoke study and the tests alone.
 
 >>> folder("stand-in")          # outputs/cache/stand-in-3f0c9a1b2c4d
 """
@@ -30,7 +30,7 @@ from culturellm_utils.records import Message
 #: Templates numbered above this are never seen in pre-training, so that they can be held out from fine-tuning.
 SEEN_TEMPLATES = 6
 #: The stand-ins that there are, and how long each is trained.
-EPOCHS = {"stand-in": 6, "stand-in-tiny": 2}
+EPOCHS = {"stand-in": 6, "stand-in-tiny": 1}
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 END, PAD = "<|end|>", "<|pad|>"
 CHAT_TEMPLATE = (
