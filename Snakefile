@@ -70,11 +70,17 @@ rule augmentation:
     shell: RUN
 
 
+def perplexity_model(wildcards):
+    """The stand-in, where the perplexity is its."""
+    found = parameters.defaults("03_filtering") | json.loads(knobs("03_filtering")(wildcards))
+    return rules.stand_in.output if found["perplexity_model"].startswith("stand-in") else []
+
+
 rule filtering:
     message: "all cultures: 03 filtering ({wildcards.variant})"
     input:
         modules("filtering", "polarity", "damage", "comparisons", "stance_words", "encoder", "scoring", "models", "survey"),
-        rules.stand_in.output,
+        perplexity_model,
         rules.augmentation.output.candidates,
         notebook="notebooks/03_filtering.ipynb",
     output:
@@ -83,6 +89,7 @@ rule filtering:
         rejected=update(f"{AT}/common/rejected.jsonl"),
         sweep=update(f"{AT}/common/sweep.csv"),
     log: f"{AT}/common/log/03_filtering.ipynb"
+    threads: 2  # the encoder uses them
     params: knobs=knobs("03_filtering")
     shell: RUN
 

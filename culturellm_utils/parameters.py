@@ -90,7 +90,7 @@ class Filtering(Knobs):
     near_duplicate: float = Field(gt=0, le=1.01)
     guards: bool
     samples_per_template: int = Field(ge=1, le=100)
-    perplexity_model: str = Field(min_length=1)
+    perplexity_model: str
 
 
 class Training(Knobs):
@@ -322,5 +322,5 @@ def base_models(study_name: str) -> list[str]:
     for variant in plan["variants"]:
         for notebook, name in jobs:
             values = defaults(notebook) | merged(notebook, study_name, name, variant)
-            found |= {values[knob] for knob in ("base_model", "perplexity_model") if knob in values}
+            found |= {values[knob] for knob in ("base_model", "perplexity_model") if values.get(knob)}
     return sorted(found)

@@ -161,7 +161,7 @@ class TestSmokeStudy:
         candidates = records.read_rows(common / "candidates.jsonl", records.Candidate)
         accepted = records.read_rows(common / "augmented.jsonl", records.Augmented)
         rejected = records.read_rows(common / "rejected.jsonl", records.Rejected)
-        assert len(candidates) == 600 + 600 * 2
+        assert len(candidates) == 600 + 600 * 1
         assert len(accepted) + len(rejected) == len(candidates)
         assert all(row.similarity > 0.8 for row in accepted)
         for model, members in (("korean", 1), ("german", 1), ("one", 2)):
