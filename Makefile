@@ -3,8 +3,7 @@
 PYTHON ?= python3
 STUDY ?= laptop
 CULTURES ?=
-# One job more than cores: a notebook waits while its kernel starts.
-CORES ?= $(shell expr $$(nproc 2>/dev/null || sysctl -n hw.ncpu) + 1)
+CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)

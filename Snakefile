@@ -45,7 +45,7 @@ rule all:
 
 rule stand_in:
     message: "base model: build the stand-in, or find it in the cache"
-    input: modules("stand_in", "training", "ability", "tasks"), f"{UTILS}/data/recordings.jsonl"
+    input: modules("stand_in", "encoding", "training", "ability", "tasks"), f"{UTILS}/data/recordings.jsonl"
     output: f"{OUT}/stand_in.txt"
     priority: 20  # the longest job: everything trained waits for it
     params: names=" ".join(parameters.base_models(STUDY))
@@ -79,7 +79,7 @@ def perplexity_model(wildcards):
 rule filtering:
     message: "all cultures: 03 filtering ({wildcards.variant})"
     input:
-        modules("filtering", "polarity", "damage", "comparisons", "stance_words", "encoder", "scoring", "models", "survey"),
+        modules("filtering", "polarity", "damage", "comparisons", "stance_words", "encoder", "encoding", "scoring", "models", "survey"),
         perplexity_model,
         rules.augmentation.output.candidates,
         notebook="notebooks/03_filtering.ipynb",
@@ -103,7 +103,7 @@ def own_seeds(wildcards):
 rule fine_tuning:
     message: "{wildcards.model}: 04 fine-tuning ({wildcards.variant})"
     input:
-        modules("training", "models", "wordings", "survey"),
+        modules("encoding", "training", "models", "wordings", "survey"),
         rules.stand_in.output,
         rules.filtering.output.augmented,
         own_seeds,
@@ -123,7 +123,7 @@ rule fine_tuning:
 rule evaluation:
     message: "{wildcards.model}: 05 evaluation ({wildcards.variant})"
     input:
-        modules("evaluation", "alignment", "scoring", "models", "wordings", "tasks", "ability", "survey"),
+        modules("evaluation", "alignment", "encoding", "scoring", "models", "wordings", "tasks", "ability", "survey"),
         rules.filtering.output.augmented,
         rules.fine_tuning.output.adapter,
         rules.fine_tuning.output.targets,

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -55,12 +54,16 @@ def load_adapter(folder: Path, base_model: str) -> tuple[torch.nn.Module, PreTra
     """The base model with the adapter saved in ``folder``; ``disable_adapter()`` gives the base back."""
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder.parent.name}/model has no adapter: run notebook 04_fine_tuning for it first")
+    from peft import PeftModel
+
     model, tokenizer = load(base_model)
     return PeftModel.from_pretrained(model, str(folder)).eval(), tokenizer
 
 
 def add_lora(model: PreTrainedModel, rank: int, alpha: int, dropout: float, seed: int) -> torch.nn.Module:
     """``model`` with a fresh LoRA adapter on every linear layer (arXiv 2106.09685); only the adapter is trained."""
+    from peft import LoraConfig, get_peft_model  # seconds to import, and not every notebook trains
+
     torch.manual_seed(seed)
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear",
                                             task_type="CAUSAL_LM"))

@@ -11,8 +11,8 @@ import torch
 from torch.nn.functional import log_softmax
 from transformers import PreTrainedTokenizerBase
 
+from culturellm_utils.encoding import IGNORED, Example, collate, encode_answers
 from culturellm_utils.records import Message
-from culturellm_utils.training import IGNORED, Example, collate, encode_answers
 
 
 def label_probabilities(

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from culturellm_utils import ability, augmentation, client, paths, prompts, survey, tasks, training
+from culturellm_utils import ability, augmentation, client, encoding, paths, prompts, survey, tasks, training
 from culturellm_utils.records import Message
 
 #: Templates numbered above this are never seen in pre-training, so that they can be held out from fine-tuning.
@@ -81,13 +81,13 @@ def build(place: Path, epochs: int, seed: int = 0) -> None:
     # Plain reading of the questions' wordings, so that the model has a perplexity to speak of.
     asked = {messages[1].content.partition("\n")[0] for messages, shares in chats if shares}
     wordings = sorted(text.removeprefix(prompts.AGREE) for text in asked)
-    examples = [training.Example([tokenizer.eos_token_id, *ids], len(ids))
+    examples = [encoding.Example([tokenizer.eos_token_id, *ids], len(ids))
                 for ids in tokenizer(wordings, add_special_tokens=False)["input_ids"]]
     for messages, shares in chats:
         if shares:
-            examples += training.encode_distribution(tokenizer, messages, shares, max_length=512)
+            examples += encoding.encode_distribution(tokenizer, messages, shares, max_length=512)
         else:
-            examples.append(training.encode(tokenizer, messages, max_length=512))
+            examples.append(encoding.encode(tokenizer, messages, max_length=512))
     training.train(model, tokenizer, examples, epochs=epochs, batch_size=16, learning_rate=1e-3, lr_schedule="cosine",
                    warmup_ratio=0.05, weight_decay=0.01, seed=seed)
     model.save_pretrained(place)
@@ -143,7 +143,7 @@ def _tokenizer(chats: list[Chat]) -> PreTrainedTokenizerFast:
 def _digest() -> str:
     """Changes with everything that shapes the stand-in: recipe, texts, answers."""
     made = hashlib.sha256()
-    for module in (inspect.getmodule(build), training, prompts, ability):
+    for module in (inspect.getmodule(build), encoding, training, prompts, ability):
         made.update(inspect.getsource(module).encode())
     for name in ("questions.jsonl", "recordings.jsonl", "wvs7_counts.csv", "bundled_tasks.jsonl"):
         made.update((paths.DATA / name).read_bytes())

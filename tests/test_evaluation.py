@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from culturellm_utils import ability, evaluation, models, prompts, scoring, survey, tasks, training, wordings
+from culturellm_utils import ability, encoding, evaluation, models, prompts, scoring, survey, tasks, training, wordings
 from culturellm_utils.errors import UserError
 from culturellm_utils.evaluation import Item, bounds, macro_f1, score, survey_items, values, with_bounds
 from culturellm_utils.records import Augmented, Prediction, Question, Seed
@@ -167,7 +167,7 @@ def test_held_out_questions_of_the_shipped_ones():
 def adapted():
     tokenizer = toys.tokenizer()
     model = models.add_lora(toys.model(tokenizer), rank=4, alpha=8, dropout=0.0, seed=0)
-    rows = [training.encode(tokenizer, toys.chat("Is it?", "1"), 512)]
+    rows = [encoding.encode(tokenizer, toys.chat("Is it?", "1"), 512)]
     training.train(model, tokenizer, rows, epochs=5, batch_size=1, learning_rate=0.05)
     return model, tokenizer
 

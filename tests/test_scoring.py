@@ -8,8 +8,8 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culturellm_utils.encoding import encode
 from culturellm_utils.scoring import label_probabilities, perplexity
-from culturellm_utils.training import encode
 
 LABELS = {
     "single tokens": ["1", "2", "3", "4"],

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import log_softmax
 
 from culturellm_utils import models, paths, scoring, training
+from culturellm_utils.encoding import Example, collate, encode, encode_distribution
 from culturellm_utils.errors import UserError
-from culturellm_utils.training import Example, answer_loss, collate, encode, encode_distribution
+from culturellm_utils.training import answer_loss
 
 SHARES = {"1": 0.5, "2": 0.3, "10": 0.2}
 PAD = 4
