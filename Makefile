@@ -21,7 +21,7 @@ smoke: $(VENV)/ready
 	@echo "The report is at outputs/smoke/report/index.html"
 
 test: $(VENV)/ready lint
-	pytest
+	pytest -n 2 --dist loadfile
 
 lint: $(VENV)/ready
 	ruff check .
