@@ -129,7 +129,7 @@ def snakemake(place: Path, *arguments: str, study: str = "smoke") -> subprocess.
     environment = os.environ | {"PYTHONPATH": str(place), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for name in ("CULTURELLM_OUTPUTS", "CULTURELLM_CACHE"):
         environment.pop(name, None)
-    return subprocess.run(["snakemake", "--cores", "2", "--quiet", "reason", "host", *arguments, "--config",
+    return subprocess.run(["snakemake", *arguments, "--cores", "2", "--quiet", "reason", "host", "--config",
                            f"study={study}"], cwd=place, env=environment, capture_output=True, text=True, timeout=900)
 
 

@@ -29,6 +29,7 @@ FIGURES = {
     "matrix": "Who speaks for whom",
     "specific_or_one": "One model for each culture, or one for all",
     "held_out_questions": "Questions never trained on",
+    "whole_distribution": "Near the most frequent answer, or near all answers",
     "paper_labels": "What the paper's labels cost",
     "arithmetic": "What it did to arithmetic",
 }
