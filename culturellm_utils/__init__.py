@@ -4,5 +4,6 @@ import warnings
 
 __version__ = "0.1.0"
 
-# Notebooks show no progress bars, so the missing widgets are no loss.
+# Advice of libraries to each other, or about progress bars that no notebook shows, would spill onto the pages.
 warnings.filterwarnings("ignore", message="IProgress not found")
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
