@@ -361,7 +361,7 @@ def test_big_file_reads_only_the_columns_it_needs(tmp_path):
     path.write_bytes("\n".join([header, *[line] * rows, ""]).encode("latin-1"))
     started = time.perf_counter()
     table = survey.counts(["KOR"], TOY, str(path), False)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 20  # ample: reading every column would take minutes
     assert table["respondents"].tolist() == [rows, rows]
     assert table["first_1000"].tolist() == [1000, 1000]
 
