@@ -141,7 +141,7 @@ rule evaluation:
 rule human_study:
     message: "all cultures: 06 human study ({wildcards.variant})"
     input:
-        modules("human_study", "agreement", "encoder", "survey"),
+        modules("human_study", "agreement", "alignment", "encoder", "survey"),
         rules.filtering.output.augmented,
         lambda wildcards: [p for p in Path(f"{OUT}/{wildcards.variant}/common/ratings").glob("*.csv")
                            if not p.name.startswith("automatic_")],

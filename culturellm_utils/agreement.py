@@ -14,8 +14,8 @@ from typing import Any
 import krippendorff
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from culturellm_utils import alignment
 from culturellm_utils.human_study import Key, Rating
 
 CHECK_RULE = (
@@ -141,11 +141,6 @@ def _interval(frame: pd.DataFrame, column: str, samples: int, seed: int) -> dict
     """Mean of a column and its interval: ratings of one pair are not independent, so pairs are resampled."""
     if frame.empty:
         return None
-    sums = frame.astype({column: float}).groupby("pair_id")[column].agg(["sum", "count"]).to_numpy(dtype=float).T
-    value = float(sums[0].sum() / sums[1].sum())
-    if sums.shape[1] < 2:
-        return {"value": value, "low": None, "high": None}
-    found = stats.bootstrap(tuple(sums), lambda total, count, axis: total.sum(axis) / count.sum(axis), paired=True,
-                            n_resamples=samples, batch=max(1, 2_000_000 // sums.shape[1]), method="percentile",
-                            rng=np.random.default_rng(seed)).confidence_interval
-    return {"value": value, "low": float(found.low), "high": float(found.high)}
+    found = alignment.bootstrap(frame[column], frame["pair_id"], samples, seed)
+    several = found.clusters > 1
+    return {"value": found.value, "low": found.low if several else None, "high": found.high if several else None}

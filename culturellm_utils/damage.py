@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
+from culturellm_utils import prompts
 from culturellm_utils.stance_words import ENTRIES, LISTS, PUNCTUATION, stem, words
 
 Words = Sequence[str]
@@ -104,7 +105,7 @@ def _ungrammatical(a: Words, b: Words) -> str:
 def _never_neighbours(v: str, w: str) -> bool:
     if v == w:
         return v not in ("had", "that") and v not in PUNCTUATION
-    if v in ("a", "an") and w not in PUNCTUATION and _vowel_sound(w) != (v == "an"):
+    if v in ("a", "an") and w not in PUNCTUATION and prompts.article(w) != v:
         return True
     if v in _DETERMINERS and (w in _AUXILIARIES or w in _CONJUNCTIONS or w in PUNCTUATION or w in _PREPOSITIONS
                               or w in ("that", "who", "which")):
@@ -138,12 +139,6 @@ def _with_objects(a: Words) -> frozenset[tuple[str, str]]:
 
 def _comparative(word: str) -> bool:
     return word in _GRAMMAR["comparatives"] or word.endswith("er")
-
-
-def _vowel_sound(word: str) -> bool:
-    if re.match(r"hono|hour|honest|heir", word):
-        return True
-    return word[0] in "aeiou" and not re.match(r"eu|uni(?!n|m)|us[aeiu]|one\b|once|ubiq|ut[ei]", word)
 
 
 # --- small edits

@@ -101,7 +101,6 @@ class Training(Knobs):
     prompt_name: str
     questions_path: str
     base_model: str = Field(min_length=1)
-    templates_per_seed: int = Field(ge=1, le=50)
     held_out_questions: int = Field(ge=0, le=40)
     held_out_from: int = Field(ge=2)
 
@@ -116,6 +115,7 @@ class Training(Knobs):
 class FineTuning(Training):
     target: Literal["label", "distribution"]
     stages: Literal["seeds", "templates", "samples"]
+    templates_per_seed: int = Field(ge=1, le=50)
     epochs: int = Field(ge=1, le=1000)
     batch_size: int = Field(ge=1, le=4096)
     learning_rate: float = Field(gt=0, le=1)

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
 
-Share = Field(ge=0, le=1)
 Part = Literal["held_out_wording", "held_out_question", "task", "ability"]
 
 
