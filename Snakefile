@@ -23,9 +23,9 @@ localrules: all
 
 
 def modules(*names):
-    """The notebook's modules: a change in them reruns it."""
+    """The notebook's modules, and the shipped data they read: a change in them reruns it."""
     shared = ("errors", "figures", "parameters", "paths", "prompts", "provenance", "records")
-    return [f"{UTILS}/{name}.py" for name in (*shared, *names)]
+    return [f"{UTILS}/data/{name}" if "." in name else f"{UTILS}/{name}.py" for name in (*shared, *names)]
 
 
 def knobs(notebook):
@@ -36,6 +36,16 @@ def knobs(notebook):
     return found
 
 
+def users_files(notebook):
+    """The user's own files that the parameters name (a missing one is the notebook's to explain)."""
+    def found(wildcards):
+        named = [json.loads(knobs(notebook)(wildcards)).get(name) for name in ("wvs_path", "questions_path")]
+        return [str(paths.ROOT / name) for name in named if name and (paths.ROOT / name).is_file()]
+    return found
+
+
+# The system prompt's names of all cultures: One is trained under them, and every adapter is asked under them.
+PROMPT_NAMES = [parameters.culture(name).prompt_name for name in CULTURES]
 RUN = "OMP_NUM_THREADS={threads} python -m culturellm_utils.run {input.notebook} {output.notebook} --log {log} --parameters {params.knobs:q}"
 
 
@@ -45,7 +55,9 @@ rule all:
 
 rule stand_in:
     message: "base model: build the stand-in, or find it in the cache"
-    input: modules("stand_in", "encoding", "training", "ability", "tasks"), f"{UTILS}/data/recordings.jsonl"
+    input:
+        modules("stand_in", "encoding", "training", "ability", "tasks", "recordings.jsonl", "questions.jsonl",
+                "wvs7_counts.csv", "bundled_tasks.jsonl"),
     output: f"{OUT}/stand_in.txt"
     priority: 20  # the longest job: everything trained waits for it
     params: names=" ".join(parameters.base_models(STUDY))
@@ -54,7 +66,10 @@ rule stand_in:
 
 rule seed_extraction:
     message: "{wildcards.culture}: 01 seed extraction ({wildcards.variant})"
-    input: modules("survey", "wvs"), notebook="notebooks/01_seed_extraction.ipynb"
+    input:
+        modules("survey", "wvs", "questions.jsonl", "wvs7_counts.csv"),
+        users_files("01_seed_extraction"),
+        notebook="notebooks/01_seed_extraction.ipynb",
     output: notebook=f"{AT}/{{culture}}/01_seed_extraction.ipynb", seeds=update(f"{AT}/{{culture}}/seeds.jsonl")
     log: f"{AT}/{{culture}}/log/01_seed_extraction.ipynb"
     params: knobs=knobs("01_seed_extraction")
@@ -63,7 +78,10 @@ rule seed_extraction:
 
 rule augmentation:
     message: "all cultures: 02 augmentation ({wildcards.variant})"
-    input: modules("augmentation", "client", "survey"), notebook="notebooks/02_augmentation.ipynb"
+    input:
+        modules("augmentation", "client", "survey", "questions.jsonl", "recordings.jsonl"),
+        users_files("02_augmentation"),
+        notebook="notebooks/02_augmentation.ipynb",
     output: notebook=f"{AT}/common/02_augmentation.ipynb", candidates=update(f"{AT}/common/candidates.jsonl")
     log: f"{AT}/common/log/02_augmentation.ipynb"
     params: knobs=knobs("02_augmentation")
@@ -73,13 +91,14 @@ rule augmentation:
 def perplexity_model(wildcards):
     """The stand-in, where the perplexity is its."""
     found = parameters.defaults("03_filtering") | json.loads(knobs("03_filtering")(wildcards))
-    return rules.stand_in.output if found["perplexity_model"].startswith("stand-in") else []
+    return rules.stand_in.output if found["perplexity_model"] in parameters.STAND_INS else []
 
 
 rule filtering:
     message: "all cultures: 03 filtering ({wildcards.variant})"
     input:
-        modules("filtering", "polarity", "damage", "comparisons", "stance_words", "encoder", "encoding", "scoring", "models", "survey"),
+        modules("filtering", "polarity", "damage", "comparisons", "stance_words", "stance_words.yaml", "encoder",
+                "encoding", "scoring", "models", "survey"),
         perplexity_model,
         rules.augmentation.output.candidates,
         notebook="notebooks/03_filtering.ipynb",
@@ -115,7 +134,9 @@ rule fine_tuning:
         training_log=update(f"{AT}/{{model}}/training_log.json"),
         adapter=update(f"{AT}/{{model}}/model/adapter_model.safetensors"),
     log: f"{AT}/{{model}}/log/04_fine_tuning.ipynb"
-    params: knobs=knobs("04_fine_tuning")
+    params:
+        knobs=knobs("04_fine_tuning"),
+        prompt_names=lambda wildcards: PROMPT_NAMES if wildcards.model == parameters.ONE else [],
     priority: lambda wildcards: 10 if wildcards.model == parameters.ONE else 1
     shell: RUN
 
@@ -123,7 +144,8 @@ rule fine_tuning:
 rule evaluation:
     message: "{wildcards.model}: 05 evaluation ({wildcards.variant})"
     input:
-        modules("evaluation", "alignment", "encoding", "scoring", "models", "wordings", "tasks", "ability", "survey"),
+        modules("evaluation", "alignment", "encoding", "scoring", "models", "wordings", "tasks", "ability", "survey",
+                "bundled_tasks.jsonl"),
         rules.filtering.output.augmented,
         rules.fine_tuning.output.adapter,
         rules.fine_tuning.output.targets,
@@ -134,14 +156,14 @@ rule evaluation:
         predictions=update(f"{AT}/{{model}}/predictions.jsonl"),
         scores=update(f"{AT}/{{model}}/scores.json"),
     log: f"{AT}/{{model}}/log/05_evaluation.ipynb"
-    params: knobs=knobs("05_evaluation")
+    params: knobs=knobs("05_evaluation"), prompt_names=PROMPT_NAMES
     shell: RUN
 
 
 rule human_study:
     message: "all cultures: 06 human study ({wildcards.variant})"
     input:
-        modules("human_study", "agreement", "alignment", "encoder", "survey"),
+        modules("human_study", "agreement", "alignment", "encoder", "survey", "rating_form.html"),
         rules.filtering.output.augmented,
         lambda wildcards: [p for p in Path(f"{OUT}/{wildcards.variant}/common/ratings").glob("*.csv")
                            if not p.name.startswith("automatic_")],

@@ -17,9 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
-
-#: Base models that the project builds itself; what they score says nothing about real models.
-STAND_INS = ("stand-in", "stand-in-tiny")
+from culturellm_utils.parameters import STAND_INS
 
 
 def load(base_model: str, device: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -24,8 +24,9 @@ from culturellm_utils.errors import UserError
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-Count = Annotated[int, Field(ge=1)]
 ONE = "one"
+#: Base models that the project builds itself; what they score says nothing about real models.
+STAND_INS = ("stand-in", "stand-in-tiny")
 
 
 class Knobs(BaseModel):

@@ -207,17 +207,38 @@ class TestSmokeStudy:
         assert again.returncode == 0
         assert "Nothing to be done" in again.stdout + again.stderr
 
-    def test_one_knob_of_one_culture_reruns_that_culture_and_the_summary(self, smoke, checkout):
+    @pytest.mark.parametrize(("old", "new", "further"), [
+        # a knob of one culture: that culture's stages and the summary alone
+        ("prompt_name:", "learning_rate: 0.002\nprompt_name:", []),
+        # what the system prompt calls it: One learns under that name, and every adapter is asked under it
+        ("prompt_name: German", "prompt_name: Deutsch", ["german: 01 seed extraction", "korean: 05 evaluation",
+                                                         "one: 04 fine-tuning", "one: 05 evaluation"]),
+    ])
+    def test_a_changed_knob_reruns_what_it_touches(self, smoke, checkout, old, new, further):
         path = checkout / "params" / "german.yaml"
         before = path.read_text()
-        path.write_text(before + "learning_rate: 0.002\n")
+        assert old in before
+        path.write_text(before.replace(old, new))
         try:
-            plan = snakemake(checkout, "--dry-run", "--rerun-triggers", "params", "input", "mtime", "code")
+            plan = snakemake(checkout, "--dry-run")
         finally:
             path.write_text(before)
-        jobs = re.findall(r"Job \d+: (.*)", plan.stdout + plan.stderr)
-        assert sorted(set(jobs)) == ["all cultures: 07 summary (main)", "german: 04 fine-tuning (main)",
-                                     "german: 05 evaluation (main)", "report: executed notebooks to HTML"]
+        jobs = set(re.findall(r"Job \d+: (.*?)(?: \(main\))?\n", plan.stdout + plan.stderr))
+        assert jobs == {"german: 04 fine-tuning", "german: 05 evaluation", "all cultures: 07 summary",
+                        "report: executed notebooks to HTML", *further}
+
+    @pytest.mark.parametrize("name", ["questions.jsonl", "bundled_tasks.jsonl"])
+    def test_changed_data_are_noticed(self, smoke, checkout, name):
+        path = checkout / "culturellm_utils" / "data" / name
+        before = path.read_text()
+        path.write_text(before + "\n")
+        try:
+            plan = snakemake(checkout, "--dry-run")
+        finally:
+            path.write_text(before)
+        jobs = re.findall(r"Job \d+: (.*?)(?: \(main\))?\n", plan.stdout + plan.stderr)
+        assert "korean: 05 evaluation" in jobs
+        assert ("korean: 01 seed extraction" in jobs) == (name == "questions.jsonl")
 
     def test_a_failed_run_says_why_and_loses_nothing(self, smoke, checkout):
         kept = (smoke / "main" / "german" / "seeds.jsonl").read_bytes()

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from culturellm_utils.parameters import ONE
+from culturellm_utils.parameters import ONE, STAND_INS
 from culturellm_utils.records import read_json
 from culturellm_utils.report import executed
 
 COMMON = "common"
-STAND_INS = ("stand-in", "stand-in-tiny")   # as in ``models``, which is slow to import
 SUMMARY = "07_summary"
 ACROSS = ("02_augmentation", "03_filtering", "06_human_study", SUMMARY)
 OF_CULTURE = ("01_seed_extraction", "04_fine_tuning", "05_evaluation")
