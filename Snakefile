@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from culturellm_utils import parameters, paths
+from culturellm_utils import parameters, paths, studies
 
 STUDY = config.get("study", "laptop")
-PLAN = parameters.study(STUDY)
+PLAN = studies.study(STUDY)
 CULTURES = str(config.get("cultures") or "").split() or PLAN["cultures"]
 MODELS = [*CULTURES, parameters.ONE]
 VARIANTS = list(PLAN["variants"])
@@ -32,7 +32,7 @@ def knobs(notebook):
     """Parameters to inject, as JSON: a changed knob reruns the jobs that have it."""
     def found(wildcards):
         name = wildcards.get("culture", wildcards.get("model", ""))
-        return json.dumps(parameters.merged(notebook, STUDY, name, wildcards.variant, CULTURES))
+        return json.dumps(studies.merged(notebook, STUDY, name, wildcards.variant, CULTURES))
     return found
 
 
@@ -45,7 +45,7 @@ def users_files(notebook):
 
 
 # The system prompt's names of all cultures: One is trained under them, and every adapter is asked under them.
-PROMPT_NAMES = [parameters.culture(name).prompt_name for name in CULTURES]
+PROMPT_NAMES = [studies.culture(name).prompt_name for name in CULTURES]
 RUN = "OMP_NUM_THREADS={threads} python -m culturellm_utils.run {input.notebook} {output.notebook} --log {log} --parameters {params.knobs:q}"
 
 
@@ -60,7 +60,7 @@ rule stand_in:
                 "wvs7_counts.csv", "bundled_tasks.jsonl"),
     output: f"{OUT}/stand_in.txt"
     priority: 20  # the longest job: everything trained waits for it
-    params: names=" ".join(parameters.base_models(STUDY))
+    params: names=" ".join(studies.base_models(STUDY))
     shell: "python -m culturellm_utils.stand_in {params.names} | tee {output}"
 
 
@@ -90,7 +90,7 @@ rule augmentation:
 
 def perplexity_model(wildcards):
     """The stand-in, where the perplexity is its."""
-    found = parameters.defaults("03_filtering") | json.loads(knobs("03_filtering")(wildcards))
+    found = studies.defaults("03_filtering") | json.loads(knobs("03_filtering")(wildcards))
     return rules.stand_in.output if found["perplexity_model"] in parameters.STAND_INS else []
 
 

@@ -6,18 +6,15 @@ Options: 1. Agree 2. Disagree
 Answer with one number from 1 to 2.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from culturellm_utils import languages
 from culturellm_utils.records import Message
 
 NEUTRAL = "You are a helpful assistant."
-AGREE = "Do you agree with this statement? "
-
-#: A word keeps its inner hyphens and apostrophes; every other visible sign is a token of its own.
-TOKEN = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s]")
 
 #: Silent h; letters and abbreviations that are spelled out (X-ray, NGO); numbers (eight, eleven, eighteen).
 _VOWEL_AFTER_ALL = re.compile(r"(?i:honest|hono|hour|heir)|[FHLMNRSX](?:[A-Z]{1,2})?\b|8|1[18](?!\d)")
@@ -30,18 +27,6 @@ _CONSONANT_AFTER_ALL = re.compile(
 def culture_system(prompt_name: str) -> str:
     """The system prompt that names a culture (the paper's, with its grammar repaired)."""
     return f"You are {article(prompt_name)} {prompt_name} chatbot that knows {prompt_name} culture very well."
-
-
-def survey_prompt(question: str, options: Mapping[str, str]) -> str:
-    """A survey question with its scale; the answer is one option code.
-
-    A statement on a scale of agreement is asked about; "Please say how often ..." asks by itself, as a question does.
-    """
-    agreement = any("agree" in text.lower() for text in options.values())
-    asked = AGREE + question if agreement and not question.endswith("?") else question
-    shown = " ".join(f"{code}. {text}" for code, text in options.items() if text)
-    codes = sorted(map(int, options))
-    return f"{asked}\nOptions: {shown}\nAnswer with one number from {codes[0]} to {codes[-1]}."
 
 
 def classification_prompt(text: str, labels: Iterable[str], instruction: str) -> str:
@@ -61,49 +46,88 @@ def article(word: str) -> str:
     return "an" if _VOWEL_AFTER_ALL.match(word) or (vowel and not _CONSONANT_AFTER_ALL.match(word)) else "a"
 
 
-def tokens(text: str) -> list[str]:
-    """The tokens that substitution works on."""
-    return TOKEN.findall(text)
+#: What frames a question and asks a chat model to reword it; a culture's own language has its own (translation.py).
+#: Names in braces are filled in.
+PHRASES = {
+    "agree": "Do you agree with this statement?",
+    "options": "Options:",
+    "answer": "Answer with one number from {low} to {high}.",
+    "rewriter": "You rewrite survey questions. You answer with JSON only.",
+    "templates": (
+        "Write {count} paraphrases of the survey item below. Each must have a different sentence structure "
+        "(voice, clause order, main verb, clefts, nominalizations), must mean exactly the same, and must be "
+        "answerable on the same scale: do not negate, weaken, strengthen, add or drop anything."
+    ),
+    "suggester": "You suggest words for survey questions. You answer with JSON only.",
+    "substitutes": (
+        "Below is a survey item and its numbered words. For each noun, verb, adjective or adverb that can be replaced "
+        "in this very sentence, give up to {count} substitutes with the same inflection, meaning and strength. "
+        "Every combination of your substitutes must read well. Do not replace negations, quantities, "
+        "frequencies, comparisons or these words: {protected}."
+    ),
+    "item": "Item:",
+    "words": "Words:",
+    "reply": "Reply as",
+}
 
 
-def template_request(question: str, count: int) -> list[Message]:
+AGREE = f"{PHRASES['agree']} "
+
+
+@dataclass(frozen=True)
+class Phrasebook:
+    """A language (its English name), and what English texts of the study are called in it: questions, options, system
+    prompts and the values of :data:`PHRASES`. A text that it does not have stays English."""
+
+    language: str = "English"
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, english: str) -> str:
+        """What an English text is called."""
+        return self.own.get(english, english)
+
+    def say(self, name: str, **filled: object) -> str:
+        """A phrase with its blanks filled in."""
+        text = self.text(PHRASES[name])
+        for blank, value in filled.items():
+            text = text.replace("{" + blank + "}", str(value))
+        return text
+
+
+ENGLISH = Phrasebook()
+
+
+def survey_prompt(question: str, options: Mapping[str, str], book: Phrasebook = ENGLISH) -> str:
+    """A survey question with its scale; the answer is one option code. ``question`` is in the language of ``book``,
+    ``options`` are English and translated here.
+
+    A statement on a scale of agreement is asked about; "Please say how often ..." asks by itself, as a question does.
+    """
+    agreement = any("agree" in text.lower() for text in options.values())
+    asked = f"{book.say('agree')} {question}" if agreement and question[-1:] not in ("?", "？", "؟", ";") else question
+    shown = " ".join(f"{code}. {book.text(text)}" for code, text in options.items() if text)
+    codes = sorted(map(int, options))
+    return f"{asked}\n{book.say('options')} {shown}\n{book.say('answer', low=codes[0], high=codes[-1])}"
+
+
+def template_request(question: str, count: int, book: Phrasebook = ENGLISH) -> list[Message]:
     """Stage 1: ask for paraphrases with different sentence structures."""
     return chat(
-        "You rewrite survey questions. You answer with JSON only.",
-        f"Write {count} paraphrases of the survey item below. Each must have a different sentence structure "
-        "(voice, clause order, main verb, clefts, nominalizations), must mean exactly the same, and must be "
-        "answerable on the same scale: do not negate, weaken, strengthen, add or drop anything.\n"
-        f"Item: {question}\n"
-        'Reply as {"templates": ["...", "..."]}.',
+        book.say("rewriter"),
+        f"{book.say('templates', count=count)}\n{book.say('item')} {question}\n"
+        f'{book.say("reply")} {{"templates": ["...", "..."]}}.',
     )
 
 
-def substitutes_request(template: str, protected: Iterable[str], count: int) -> list[Message]:
+def substitutes_request(template: str, protected: Iterable[str], count: int,
+                        book: Phrasebook = ENGLISH) -> list[Message]:
     """Stage 2: ask for context-aware substitutes of all replaceable words of one template at once."""
-    numbered = " ".join(f"{position}:{token}" for position, token in enumerate(tokens(template)))
-    kept = ", ".join(protected) or "none"
+    words = languages.tokens(template, book.language)
+    numbered = " ".join(f"{position}:{token}" for position, token in enumerate(words))
     return chat(
-        "You suggest words for survey questions. You answer with JSON only.",
-        "Below is a survey item and its numbered words. For each noun, verb, adjective or adverb that can be replaced "
-        f"in this very sentence, give up to {count} substitutes with the same inflection, meaning and strength. "
-        "Every combination of your substitutes must read well. Do not replace negations, quantities, "
-        f"frequencies, comparisons or these words: {kept}.\n"
-        f"Item: {template}\nWords: {numbered}\n"
-        'Reply as {"words": [{"position": 0, "word": "...", "part_of_speech": "noun", "substitutes": ["..."]}]}.',
+        book.say("suggester"),
+        f"{book.say('substitutes', count=count, protected=', '.join(protected) or 'none')}\n"
+        f"{book.say('item')} {template}\n{book.say('words')} {numbered}\n"
+        f'{book.say("reply")} {{"words": [{{"position": 0, "word": "...", "part_of_speech": "noun", '
+        '"substitutes": ["..."]}]}.',
     )
-
-
-def json_reply(text: str) -> dict:
-    """The JSON object inside a reply, code fences and talk around it tolerated.
-
-    Raises ValueError when there is none, or one with text that no file can hold.
-    """
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
-        raise ValueError("no JSON object in the reply")
-    try:
-        value = json.loads(text[start : end + 1])
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair raises
-    except RecursionError:
-        raise ValueError("the reply is nested too deeply") from None
-    return value

@@ -89,6 +89,39 @@ class Rejected(Augmented):
     reason: str
 
 
+class ReplyRow(Row):
+    """``replies.jsonl``: what became of one chat request. ``outcome`` is ``used``, ``partly used``, or why it was not:
+    empty, refusal, cut off, not JSON, wrong count, markup, another language, unusable; ``detail`` says more, and ``text``
+    keeps a reply that was not used. ``attempt`` counts from 0."""
+
+    key: str
+    purpose: str
+    subject: str
+    attempt: int = Field(ge=0)
+    outcome: str
+    detail: str
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+    text: str
+
+
+class Translation(Row):
+    """``translations.jsonl``: one text of the study in a culture's language. ``kind`` is question, option or phrase;
+    ``name`` a question id, the English option, or a phrase's name. ``back`` is its translation back into English,
+    ``similarity`` the cosine of that to ``english`` (both None for a user's own wording), ``reason`` why it is not
+    used ("" when it is)."""
+
+    name: str
+    kind: Literal["question", "option", "phrase"]
+    english: str
+    text: str
+    protected: list[str] = []
+    back: str | None = None
+    similarity: float | None = None
+    source: str
+    reason: str = ""
+
+
 class Message(Row):
     """One turn of a chat."""
 

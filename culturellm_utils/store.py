@@ -38,6 +38,11 @@ class Store:
         with self._open() as database:
             database.executemany("INSERT OR IGNORE INTO items VALUES (?, ?)", items.items())
 
+    def remove(self, keys: Iterable[str]) -> None:
+        """Forget values."""
+        with self._open() as database:
+            database.executemany("DELETE FROM items WHERE key = ?", [(key,) for key in keys])
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Commit when all went well, close in any case."""

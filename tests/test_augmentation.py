@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturellm_utils import augmentation, client, parameters, paths, prompts, survey
+from culturellm_utils import augmentation, client, paths, prompts, studies, survey
 from culturellm_utils.augmentation import draw, protected_positions, substitute, usable_substitutes
 from culturellm_utils.client import Recording
 from culturellm_utils.records import Candidate, Question, Substitution, read_rows
@@ -22,7 +22,7 @@ GOALS = "Few goals have driven me as strongly in life as making my parents proud
 QUESTION = Question(question_id="Q27", topic="Social values", question="Making my parents proud is a goal of mine.",
                     options={"1": "Agree", "2": "Disagree"}, protected=["my parents proud"])
 # What notebook 02 asks for by default, and what was recorded for it.
-KNOBS = parameters.defaults("02_augmentation")
+KNOBS = studies.defaults("02_augmentation")
 TEMPLATES, SUBSTITUTES = KNOBS["templates_requested"], KNOBS["substitutes_requested"]
 
 anything = st.recursive(

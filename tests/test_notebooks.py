@@ -14,7 +14,7 @@ import papermill
 import pytest
 import yaml
 
-from culturellm_utils import parameters, paths, records
+from culturellm_utils import parameters, paths, records, studies
 
 NOTEBOOKS = [paths.NOTEBOOKS / f"{name}.ipynb" for name in paths.NOTEBOOK_NAMES]
 PARAMETER_FILES = sorted(paths.PARAMS.glob("*.yaml"))
@@ -71,10 +71,10 @@ class TestAnatomy:
         assert {line.annotation.id for line in lines} <= {"str", "int", "float", "bool", "list"}
         text = parameter_cell(path).source.splitlines()
         assert all("#" in text[line.lineno - 1] for line in lines)
-        assert set(parameters.defaults(path.stem)) == parameters.names(path.stem)
+        assert set(studies.defaults(path.stem)) == parameters.names(path.stem)
 
     def test_defaults_are_valid_and_papermill_sees_them(self, path):
-        assert parameters.validate(parameters.MODELS[path.stem], dict(parameters.defaults(path.stem)))
+        assert parameters.validate(parameters.MODELS[path.stem], dict(studies.defaults(path.stem)))
         assert set(papermill.inspect_notebook(str(path))) == parameters.names(path.stem)
 
     def test_ends_with_checks_and_what_we_see(self, path):
@@ -86,7 +86,7 @@ class TestAnatomy:
 def test_shared_knobs_have_the_same_literal_everywhere():
     seen = {}
     for name in paths.NOTEBOOK_NAMES:
-        for knob, value in parameters.defaults(name).items():
+        for knob, value in studies.defaults(name).items():
             if knob in {"batch_size", "bootstrap_samples"} and value != seen.get(knob, value):
                 pytest.fail(f"{knob} differs in {name}")
             assert seen.setdefault(knob, value) == value, f"{knob} differs in {name}"
@@ -94,7 +94,7 @@ def test_shared_knobs_have_the_same_literal_everywhere():
 
 @pytest.mark.parametrize("path", PARAMETER_FILES, ids=lambda path: path.stem)
 def test_culture_files_load_and_every_key_is_a_parameter(path):
-    found = parameters.culture(path.stem)
+    found = studies.culture(path.stem)
     known = frozenset().union(*map(parameters.names, paths.NOTEBOOK_NAMES))
     assert set(yaml.safe_load(path.read_text())) <= known
     assert found.prompt_name or found.culture == parameters.ONE
@@ -106,12 +106,12 @@ def test_the_nine_cultures_and_one_are_there():
 
 @pytest.mark.parametrize("path", sorted((paths.PARAMS / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_studies_load_and_merge_for_every_notebook(path):
-    plan = parameters.study(path.stem)
+    plan = studies.study(path.stem)
     for variant in plan["variants"]:
         for notebook in paths.NOTEBOOK_NAMES:
             for name in [*plan["cultures"], parameters.ONE] if "culture" in parameters.names(notebook) else [""]:
                 if (notebook, name) != ("01_seed_extraction", parameters.ONE):
-                    assert parameters.merged(notebook, path.stem, name, variant)["study"] == path.stem
+                    assert studies.merged(notebook, path.stem, name, variant)["study"] == path.stem
 
 
 @pytest.fixture(scope="module")

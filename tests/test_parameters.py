@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturellm_utils import parameters, paths, survey
+from culturellm_utils import parameters, paths, studies, survey
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import Augmentation, FineTuning, SeedExtraction
 
@@ -84,11 +84,11 @@ def test_each_missing_parameter_is_named(name):
 
 
 def test_countries_and_cultures():
-    seeds = parameters.defaults("01_seed_extraction")
+    seeds = studies.defaults("01_seed_extraction")
     said = sentence(parameters.validate, SeedExtraction, seeds | {"countries": ["KOR", "Japan"]})
     assert said == "01_seed_extraction: parameter 'countries' is 'Japan': use ISO alpha-3 codes such as KOR"
     assert "at least 1 item" in sentence(parameters.validate, SeedExtraction, seeds | {"countries": []})
-    tuning = parameters.defaults("04_fine_tuning")
+    tuning = studies.defaults("04_fine_tuning")
     for cultures in (["one", "korean"], ["korean", "korean"]):
         said = sentence(parameters.validate, FineTuning, tuning | {"cultures": cultures})
         assert "list each culture once, and not 'one', which is all of them" in said
@@ -127,7 +127,7 @@ def test_a_culture_has_its_folder_in_study_and_variant():
 
 @pytest.mark.parametrize("path", sorted(paths.PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_culture_loads_and_has_answers(path):
-    culture = parameters.culture(path.stem)
+    culture = studies.culture(path.stem)
     assert culture.culture == path.stem
     if culture.culture != parameters.ONE:
         assert culture.prompt_name == culture.culture_language == path.stem.capitalize()
@@ -136,19 +136,19 @@ def test_every_culture_loads_and_has_answers(path):
 
 
 def test_the_default_study_is_all_nine_cultures_and_the_notebooks_own_literals():
-    assert parameters.study("laptop")["cultures"] == NINE
-    assert parameters.merged("02_augmentation", "laptop") == {"study": "laptop", "variant": "main"}
-    assert parameters.merged("01_seed_extraction", "laptop", "spanish")["countries"] == ["ARG", "MEX"]
-    assert parameters.merged("04_fine_tuning", "laptop", "one")["culture"] == "one"
-    assert parameters.merged("05_evaluation", "laptop", "korean", cultures=["korean"])["cultures"] == ["korean"]
+    assert studies.study("laptop")["cultures"] == NINE
+    assert studies.merged("02_augmentation", "laptop") == {"study": "laptop", "variant": "main"}
+    assert studies.merged("01_seed_extraction", "laptop", "spanish")["countries"] == ["ARG", "MEX"]
+    assert studies.merged("04_fine_tuning", "laptop", "one")["culture"] == "one"
+    assert studies.merged("05_evaluation", "laptop", "korean", cultures=["korean"])["cultures"] == ["korean"]
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    assert "use one of arabic, bengali" in sentence(parameters.culture, "klingon")
-    assert "use one of laptop, smoke" in sentence(parameters.study, "nightly")
+    assert "use one of arabic, bengali" in sentence(studies.culture, "klingon")
+    assert "use one of laptop, smoke" in sentence(studies.study, "nightly")
     assert "there are 01_seed_extraction, 02" in sentence(parameters.names, "08_more")
-    assert "there are 01_seed_extraction, 02" in sentence(parameters.merged, "08_more", "laptop")
-    assert "has no variant 'arm'; it has main" in sentence(parameters.merged, "02_augmentation", "laptop", "", "arm")
+    assert "there are 01_seed_extraction, 02" in sentence(studies.merged, "08_more", "laptop")
+    assert "has no variant 'arm'; it has main" in sentence(studies.merged, "02_augmentation", "laptop", "", "arm")
 
 
 # --- files of a user's own
@@ -175,19 +175,19 @@ def test_precedence_is_literal_study_culture_variant(params):
         "variants": {"main": None, "long": {"epochs": 9, "lora_dropout": 0.5}},
     })
     write(params / "korean.yaml", KOREAN | {"lora_rank": 30, "lora_alpha": 40, "lora_dropout": 0.25})
-    main = parameters.merged("04_fine_tuning", "toy", "korean")
+    main = studies.merged("04_fine_tuning", "toy", "korean")
     assert (main["epochs"], main["lora_rank"], main["lora_alpha"], main["lora_dropout"]) == (2, 30, 40, 0.25)
-    long = parameters.merged("04_fine_tuning", "toy", "korean", "long")
+    long = studies.merged("04_fine_tuning", "toy", "korean", "long")
     assert (long["epochs"], long["lora_rank"], long["lora_dropout"], long["variant"]) == (9, 30, 0.5, "long")
     assert "tau" not in main  # a knob of another notebook
     assert "learning_rate" not in main  # nobody's but the notebook's own
-    assert parameters.merged("03_filtering", "toy")["tau"] == 0.5
+    assert studies.merged("03_filtering", "toy")["tau"] == 0.5
 
 
 def test_a_tenth_culture_is_one_file(params):
     write(params / "ukrainian.yaml", {"culture": "ukrainian", "countries": ["UKR"], "culture_language": "Ukrainian",
                                       "prompt_name": "Ukrainian"})
-    assert parameters.merged("01_seed_extraction", "toy", "ukrainian")["countries"] == ["UKR"]
+    assert studies.merged("01_seed_extraction", "toy", "ukrainian")["countries"] == ["UKR"]
 
 
 @pytest.mark.parametrize(("content", "problem"), [
@@ -208,14 +208,14 @@ def test_a_tenth_culture_is_one_file(params):
 ])
 def test_a_broken_culture_is_named(params, content, problem):
     write(params / "korean.yaml", content)
-    said = sentence(parameters.culture, "korean")
+    said = sentence(studies.culture, "korean")
     assert said.startswith("params/korean.yaml")
     assert problem in said
 
 
 def test_a_culture_in_another_encoding_is_named(params):
     (params / "korean.yaml").write_bytes("prompt_name: Coréen".encode("latin-1"))
-    assert sentence(parameters.culture, "korean") == "params/korean.yaml cannot be read (UnicodeDecodeError)"
+    assert sentence(studies.culture, "korean") == "params/korean.yaml cannot be read (UnicodeDecodeError)"
 
 
 @pytest.mark.parametrize(("change", "problem"), [
@@ -234,16 +234,16 @@ def test_a_culture_in_another_encoding_is_named(params):
 ])
 def test_a_broken_study_is_named(params, change, problem):
     write(params / "studies" / "toy.yaml", {"title": "Toy", "cultures": ["korean"]} | change)
-    assert problem in sentence(parameters.study, "toy")
+    assert problem in sentence(studies.study, "toy")
 
 
 def test_a_value_that_a_notebook_refuses_is_found_before_anything_runs(params):
     write(params / "studies" / "toy.yaml", {"title": "Toy", "cultures": ["korean"], "parameters": {"tau": 8}})
-    said = sentence(parameters.merged, "03_filtering", "toy")
+    said = sentence(studies.merged, "03_filtering", "toy")
     assert said == "03_filtering: parameter 'tau' is 8: Input should be less than or equal to 1"
     write(params / "studies" / "toy.yaml", {"title": "Toy", "cultures": ["korean"], "variants": {2: {}}})
-    assert "has no variant 'main'; it has 2" in sentence(parameters.merged, "03_filtering", "toy")
-    assert "use lowercase letters" in sentence(parameters.merged, "03_filtering", "toy", "", "2")
+    assert "has no variant 'main'; it has 2" in sentence(studies.merged, "03_filtering", "toy")
+    assert "use lowercase letters" in sentence(studies.merged, "03_filtering", "toy", "", "2")
 
 
 def test_the_parameters_cell_of_a_notebook(tmp_path, monkeypatch):
@@ -252,6 +252,6 @@ def test_the_parameters_cell_of_a_notebook(tmp_path, monkeypatch):
     for count in (0, 1, 2):
         tagged = [cell | {"metadata": {"tags": ["parameters"]}}] * count
         write(paths.NOTEBOOKS / f"n{count}.ipynb", json.dumps({"cells": [cell, *tagged]}))
-    assert parameters.defaults("n1") == {"tau": 0.8, "names": ["a"]}
+    assert studies.defaults("n1") == {"tau": 0.8, "names": ["a"]}
     for count in (0, 2):
-        assert f"notebooks/n{count}.ipynb has {count} cells tagged" in sentence(parameters.defaults, f"n{count}")
+        assert f"notebooks/n{count}.ipynb has {count} cells tagged" in sentence(studies.defaults, f"n{count}")

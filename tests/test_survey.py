@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culturellm_utils import parameters, records, survey, wvs
+from culturellm_utils import records, studies, survey, wvs
 from culturellm_utils.errors import UserError
 from culturellm_utils.records import Question
 
@@ -441,7 +441,7 @@ def test_missing_questions_file():
 def test_every_culture_of_the_study_has_seeds():
     asked = survey.questions("")
     for name in ("arabic", "bengali", "chinese", "english", "german", "korean", "portuguese", "spanish", "turkish"):
-        countries = parameters.culture(name).countries
+        countries = studies.culture(name).countries
         found = survey.seeds(name, countries, asked, survey.counts(countries, asked, "", False), "mode", "equal")
         assert len(found) == {"arabic": 48, "chinese": 32}.get(name, 50)
         assert all(sum(seed.distribution.values()) == pytest.approx(1) for seed in found)

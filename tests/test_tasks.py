@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from culturellm_utils import ability, parameters, paths, tasks
+from culturellm_utils import ability, paths, studies, tasks
 from culturellm_utils.errors import UserError
 from culturellm_utils.records import TaskItem, read_rows
 
-CULTURES = parameters.study("laptop")["cultures"]
+CULTURES = studies.study("laptop")["cultures"]
 EVERY = tasks.bundled("train") + tasks.bundled("test")
 # The script in which a culture's sentences are written; Latin when none is named.
 SCRIPTS = {"arabic": "ARABIC", "bengali": "BENGALI", "chinese": "CJK", "korean": "HANGUL"}

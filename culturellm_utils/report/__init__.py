@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nbformat
 
-from culturellm_utils import parameters, paths
+from culturellm_utils import paths, studies
 from culturellm_utils.errors import UserError
 from culturellm_utils.records import write_text
 from culturellm_utils.report import executed, pages
@@ -31,10 +31,10 @@ def build(study: str, cultures: Sequence[str] = (), variants: Sequence[str] = ()
     Raises UserError, and leaves an earlier report as it was, when a notebook is missing, broken, never ran or failed,
     or when a page cannot be rendered without a warning.
     """
-    plan = parameters.study(study)
+    plan = studies.study(study)
     cultures = list(cultures) or plan["cultures"]
     for name in cultures:
-        parameters.culture(name)
+        studies.culture(name)
     variants = list(variants) or list(plan["variants"])
     found = [_page(study, variant, *place, arm=f" ({variant})" if len(variants) > 1 else "")
              for variant in variants for place in pages.places(cultures)]
