@@ -16,6 +16,7 @@ UTILS = "culturellm_utils"
 
 wildcard_constraints:
     variant="|".join(VARIANTS),
+    place="|".join([*CULTURES, parameters.COMMON]),
     culture="|".join(CULTURES),
     model="|".join(MODELS),
 
@@ -24,14 +25,15 @@ localrules: all
 
 def modules(*names):
     """The notebook's modules, and the shipped data they read: a change in them reruns it."""
-    shared = ("errors", "figures", "parameters", "paths", "prompts", "provenance", "records")
+    shared = ("errors", "figures", "parameters", "paths", "prompts", "provenance", "records", "studies")
     return [f"{UTILS}/data/{name}" if "." in name else f"{UTILS}/{name}.py" for name in (*shared, *names)]
 
 
 def knobs(notebook):
     """Parameters to inject, as JSON: a changed knob reruns the jobs that have it."""
     def found(wildcards):
-        name = wildcards.get("culture", wildcards.get("model", ""))
+        name = wildcards.get("culture") or wildcards.get("model") or wildcards.get("place", "")
+        name = "" if name == parameters.COMMON else name
         return json.dumps(studies.merged(notebook, STUDY, name, wildcards.variant, CULTURES))
     return found
 
@@ -39,9 +41,22 @@ def knobs(notebook):
 def users_files(notebook):
     """The user's own files that the parameters name (a missing one is the notebook's to explain)."""
     def found(wildcards):
-        named = [json.loads(knobs(notebook)(wildcards)).get(name) for name in ("wvs_path", "questions_path")]
+        values = json.loads(knobs(notebook)(wildcards))
+        named = [values.get(name) for name in ("wvs_path", "questions_path", "translations_path")]
         return [str(paths.ROOT / name) for name in named if name and (paths.ROOT / name).is_file()]
     return found
+
+
+def worded(wildcards):
+    """Whose folders hold the wordings of a model: of its culture, or of all for One and for the summary."""
+    model = wildcards.get("model", parameters.ONE)
+    members = CULTURES if model == parameters.ONE else [model]
+    return list(dict.fromkeys(studies.place(STUDY, name, wildcards.variant) for name in members))
+
+
+def of_wordings(file):
+    """A file of 02, 03 or 06, wherever the wordings of a model lie."""
+    return lambda wildcards: [f"{OUT}/{wildcards.variant}/{place}/{file}" for place in worded(wildcards)]
 
 
 # The system prompt's names of all cultures: One is trained under them, and every adapter is asked under them.
@@ -77,14 +92,19 @@ rule seed_extraction:
 
 
 rule augmentation:
-    message: "all cultures: 02 augmentation ({wildcards.variant})"
+    message: "{wildcards.place}: 02 augmentation ({wildcards.variant})"
     input:
-        modules("augmentation", "client", "survey", "questions.jsonl", "recordings.jsonl"),
+        modules("augmentation", "augmenters", "paper", "translation", "client", "live", "batch", "replies", "usage",
+                "languages", "encoder", "guard", "wordings", "survey", "questions.jsonl", "recordings.jsonl",
+                "guard/adapter_model.safetensors", "guard/guard.json"),
         users_files("02_augmentation"),
         notebook="notebooks/02_augmentation.ipynb",
-    output: notebook=f"{AT}/common/02_augmentation.ipynb", candidates=update(f"{AT}/common/candidates.jsonl")
-    log: f"{AT}/common/log/02_augmentation.ipynb"
-    params: knobs=knobs("02_augmentation")
+    output:
+        notebook=f"{AT}/{{place}}/02_augmentation.ipynb",
+        candidates=update(f"{AT}/{{place}}/candidates.jsonl"),
+        replies=update(f"{AT}/{{place}}/replies.jsonl"),
+    log: f"{AT}/{{place}}/log/02_augmentation.ipynb"
+    params: knobs=knobs("02_augmentation"), prompt_names=PROMPT_NAMES
     shell: RUN
 
 
@@ -95,19 +115,19 @@ def perplexity_model(wildcards):
 
 
 rule filtering:
-    message: "all cultures: 03 filtering ({wildcards.variant})"
+    message: "{wildcards.place}: 03 filtering ({wildcards.variant})"
     input:
-        modules("filtering", "polarity", "damage", "comparisons", "stance_words", "stance_words.yaml", "encoder",
-                "encoding", "scoring", "models", "survey"),
+        modules("filtering", "guard", "encoder", "encoding", "scoring", "models", "survey", "wordings",
+                "guard/adapter_model.safetensors", "guard/guard.json", "tau_curve.csv"),
         perplexity_model,
         rules.augmentation.output.candidates,
         notebook="notebooks/03_filtering.ipynb",
     output:
-        notebook=f"{AT}/common/03_filtering.ipynb",
-        augmented=update(f"{AT}/common/augmented.jsonl"),
-        rejected=update(f"{AT}/common/rejected.jsonl"),
-        sweep=update(f"{AT}/common/sweep.csv"),
-    log: f"{AT}/common/log/03_filtering.ipynb"
+        notebook=f"{AT}/{{place}}/03_filtering.ipynb",
+        augmented=update(f"{AT}/{{place}}/augmented.jsonl"),
+        rejected=update(f"{AT}/{{place}}/rejected.jsonl"),
+        sweep=update(f"{AT}/{{place}}/sweep.csv"),
+    log: f"{AT}/{{place}}/log/03_filtering.ipynb"
     threads: 2  # the encoder uses them
     params: knobs=knobs("03_filtering")
     shell: RUN
@@ -124,7 +144,7 @@ rule fine_tuning:
     input:
         modules("encoding", "training", "models", "wordings", "survey"),
         rules.stand_in.output,
-        rules.filtering.output.augmented,
+        of_wordings("augmented.jsonl"),
         own_seeds,
         notebook="notebooks/04_fine_tuning.ipynb",
     output:
@@ -146,7 +166,7 @@ rule evaluation:
     input:
         modules("evaluation", "alignment", "encoding", "scoring", "models", "wordings", "tasks", "ability", "survey",
                 "bundled_tasks.jsonl"),
-        rules.filtering.output.augmented,
+        of_wordings("augmented.jsonl"),
         rules.fine_tuning.output.adapter,
         rules.fine_tuning.output.targets,
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
@@ -161,18 +181,18 @@ rule evaluation:
 
 
 rule human_study:
-    message: "all cultures: 06 human study ({wildcards.variant})"
+    message: "{wildcards.place}: 06 human study ({wildcards.variant})"
     input:
-        modules("human_study", "agreement", "alignment", "encoder", "survey", "rating_form.html"),
+        modules("human_study", "agreement", "alignment", "encoder", "survey", "wordings", "rating_form.html"),
         rules.filtering.output.augmented,
-        lambda wildcards: [p for p in Path(f"{OUT}/{wildcards.variant}/common/ratings").glob("*.csv")
+        lambda wildcards: [p for p in Path(f"{OUT}/{wildcards.variant}/{wildcards.place}/ratings").glob("*.csv")
                            if not p.name.startswith("automatic_")],
         notebook="notebooks/06_human_study.ipynb",
     output:
         # pairs, form and ratings are not listed: people's ratings belong to them, so they are never deleted
-        notebook=f"{AT}/common/06_human_study.ipynb",
-        agreement=update(f"{AT}/common/agreement.json"),
-    log: f"{AT}/common/log/06_human_study.ipynb"
+        notebook=f"{AT}/{{place}}/06_human_study.ipynb",
+        agreement=update(f"{AT}/{{place}}/agreement.json"),
+    log: f"{AT}/{{place}}/log/06_human_study.ipynb"
     params: knobs=knobs("06_human_study")
     shell: RUN
 
@@ -181,8 +201,8 @@ rule summary:
     message: "all cultures: 07 summary ({wildcards.variant})"
     input:
         modules("summary", "evaluation", "alignment", "survey"),
-        rules.human_study.output.agreement,
-        rules.filtering.output.sweep,
+        of_wordings("agreement.json"),
+        of_wordings("sweep.csv"),
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
         expand(f"{AT}/{{model}}/scores.json", model=MODELS, allow_missing=True),
         notebook="notebooks/07_summary.ipynb",
@@ -200,8 +220,9 @@ rule report:
         modules(),
         [str(path) for path in sorted(Path(UTILS, "report").glob("*.*"))],
         expand(f"{AT}/{{culture}}/01_seed_extraction.ipynb", variant=VARIANTS, culture=CULTURES),
-        expand(f"{AT}/common/{{stage}}.ipynb", variant=VARIANTS,
-               stage=["02_augmentation", "03_filtering", "06_human_study", "07_summary"]),
+        expand(f"{AT}/common/07_summary.ipynb", variant=VARIANTS),
+        [f"{OUT}/{variant}/{studies.place(STUDY, name, variant)}/{stage}.ipynb" for variant in VARIANTS
+         for name in CULTURES for stage in ("02_augmentation", "03_filtering", "06_human_study")],
         expand(f"{AT}/{{model}}/{{stage}}.ipynb", variant=VARIANTS, model=MODELS,
                stage=["04_fine_tuning", "05_evaluation"]),
     output: update(f"{OUT}/report/index.html")

@@ -10,12 +10,16 @@ request, for substitutes of all its words at once, and draws samples by replacin
 import random
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from typing import Any
 
-from culturellm_utils import prompts
-from culturellm_utils.client import OpenAI, Recorded
-from culturellm_utils.records import Candidate, Question, Substitution
+from culturellm_utils import languages, prompts, replies
+from culturellm_utils.client import Client, Reply, Request, Show, quiet
+from culturellm_utils.prompts import ENGLISH, Phrasebook
+from culturellm_utils.records import Candidate, Question, ReplyRow, Substitution
+from culturellm_utils.replies import Judge, Verdict
 
 #: Words that carry polarity, quantity, frequency or comparison: replacing one changes what is asked.
 GUARDED = frozenset(
@@ -29,85 +33,141 @@ GUARDED = frozenset(
 Substitutes = dict[int, list[str]]  # token position -> words that fit there
 
 
-def make_templates(client: Recorded | OpenAI, questions: list[Question],
-                   count: int) -> tuple[list[Candidate], list[str]]:
-    """Stage 1: ``count`` templates for each question, and the problems met (one sentence each)."""
-    replies = client.ask([prompts.template_request(question.question, count) for question in questions])
-    templates, problems = [], []
-    for question, reply in zip(questions, replies, strict=True):
-        try:
-            texts = [" ".join(text.split()) for text in _list(prompts.json_reply(reply)["templates"])]
-            texts = [text for text in texts if text]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"{question.question_id}: reply without templates ({error})")
-            continue
-        if len(texts) != count:
-            problems.append(f"{question.question_id}: {len(texts)} templates instead of {count}")
-        for number, text in enumerate(texts[:count], start=1):
-            name = f"{question.question_id}-t{number:02d}"
-            templates.append(Candidate(candidate_id=name, question_id=question.question_id, stage=1, template_id=name,
-                                       text=text, substitutions=[], source=client.source))
-    return templates, problems
+def texts_schema(name: str) -> dict[str, Any]:
+    """The JSON schema of a reply that is a list of texts under ``name``."""
+    return _object({name: {"type": "array", "items": {"type": "string"}}})
 
 
-def make_samples(client: Recorded | OpenAI, templates: list[Candidate], questions: list[Question], count: int,
-                 draws: int, seed: int) -> tuple[list[Candidate], list[str]]:
-    """Stage 2: up to ``draws`` different samples of each template, and the problems met.
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+SUBSTITUTES_SCHEMA = _object({"words": {"type": "array", "items": _object({
+    "position": {"type": "integer"}, "word": {"type": "string"}, "part_of_speech": {"type": "string"},
+    "substitutes": {"type": "array", "items": {"type": "string"}}})}})
+
+
+@dataclass
+class Writer:
+    """A chat model that rewords questions in one language, and the record of all its replies."""
+
+    client: Client
+    book: Phrasebook = ENGLISH
+    show: Show = quiet
+    replies: list[ReplyRow] = field(default_factory=list)
+
+    def settle(self, requests: list[Request], judge: Judge) -> list[Any]:
+        """The usable value of each request, None where there is none."""
+        values, rows = replies.settle(self.client, requests, judge, self.show)
+        self.replies += rows
+        return values
+
+    def sentences(self, requests: list[Request], count: int, name: str) -> list[list[str]]:
+        """Up to ``count`` usable sentences for each request, from replies that list them under ``name``."""
+        found = self.settle(requests, lambda request, reply: replies.texts(reply.text, count, self.book.language, name))
+        return [texts or [] for texts in found]
+
+    def candidate(self, question: Question, number: int, text: str) -> Candidate:
+        """A candidate that was made from the question itself."""
+        name = f"{question.question_id}-t{number:02d}"
+        return Candidate(candidate_id=name, question_id=question.question_id, stage=1, template_id=name, text=text,
+                         substitutions=[], source=self.client.source)
+
+
+def template_requests(questions: list[Question], count: int, book: Phrasebook = ENGLISH) -> list[Request]:
+    """The requests of stage 1."""
+    return [Request(q.question_id, "templates", prompts.template_request(q.question, count, book),
+                    texts_schema("templates")) for q in questions]
+
+
+def substitutes_requests(templates: list[Candidate], questions: list[Question], count: int,
+                         book: Phrasebook = ENGLISH) -> list[Request]:
+    """The requests of stage 2."""
+    protected = {question.question_id: question.protected for question in questions}
+    return [Request(t.template_id, "substitutes",
+                    prompts.substitutes_request(t.text, protected[t.question_id], count, book), SUBSTITUTES_SCHEMA)
+            for t in templates]
+
+
+def make_templates(writer: Writer, questions: list[Question], count: int) -> list[Candidate]:
+    """Stage 1: up to ``count`` templates for each question."""
+    found = writer.sentences(template_requests(questions, count, writer.book), count, "templates")
+    return [writer.candidate(question, number, text)
+            for question, texts in zip(questions, found, strict=True) for number, text in enumerate(texts, start=1)]
+
+
+def make_samples(writer: Writer, templates: list[Candidate], questions: list[Question], count: int, draws: int,
+                 seed: int) -> list[Candidate]:
+    """Stage 2: up to ``draws`` different samples of each template.
 
     ``count`` is the number of substitutes asked for per word. The draw is determined by ``seed`` and template.
     """
+    language = writer.book.language
     protected = {question.question_id: question.protected for question in questions}
-    replies = client.ask([prompts.substitutes_request(t.text, protected[t.question_id], count) for t in templates])
-    samples, problems = [], []
-    for template, reply in zip(templates, replies, strict=True):
-        substitutes, found = usable_substitutes(reply, template.text, protected[template.question_id])
-        problems += [f"{template.template_id}: {problem}" for problem in found]
-        chosen = draw(substitutes, draws, random.Random(f"{seed}:{template.template_id}"))
+    by_id = {template.template_id: template for template in templates}
+
+    def judge(request: Request, reply: Reply) -> Verdict:
+        template = by_id[request.subject]
+        return usable_substitutes(reply.text, template.text, protected[template.question_id], language)
+
+    samples = []
+    for template, found in zip(templates, writer.settle(
+            substitutes_requests(templates, questions, count, writer.book), judge), strict=True):
+        chosen = draw(found or {}, draws, random.Random(f"{seed}:{template.template_id}"))
         for number, choice in enumerate(chosen, start=1):
-            text, made = substitute(template.text, choice)
+            text, made = substitute(template.text, choice, language)
             samples.append(template.model_copy(update={
                 "candidate_id": f"{template.template_id}-s{number}", "stage": 2, "text": text, "substitutions": made,
             }))
-    return samples, problems
+    return samples
 
 
-def usable_substitutes(reply: str, template: str, protected: Iterable[str]) -> tuple[Substitutes, list[str]]:
-    """The substitutes of a reply that may be used in ``template``, and what was refused and why.
+def usable_substitutes(reply: str, template: str, protected: Iterable[str], language: str = "English") -> Verdict:
+    """The substitutes of a reply that may be used in ``template``, by position; the detail says what was refused.
 
     Refused: words not at the stated position, guarded or protected words, and substitutes that are empty, of
-    more than three words, or not plain words.
+    more than three words, or not plain words. A reply without any usable substitute is not used.
     """
-    words = prompts.tokens(template)
-    locked = protected_positions(words, protected)
+    words = languages.tokens(template, language)
+    locked = protected_positions(template, protected, language)
+
+    def plain(word: str) -> str:
+        return languages.plain(word, language)
+
     usable: Substitutes = {}
     problems = []
     try:
         entries = [(int(e["position"]), str(e["word"]), _list(e["substitutes"]))
-                   for e in _list(prompts.json_reply(reply)["words"])]
+                   for e in _list(replies.json_object(reply)["words"])]
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        return {}, [f"reply without words ({error})"]
+        return replies.not_json(reply, error)
     for position, word, offered in entries:
-        if not 0 <= position < len(words) or words[position].lower() != word.lower():
-            problems.append(f"'{word}' is not word {position} of the template")
+        if not 0 <= position < len(words) or plain(words[position]) != plain(word):
+            problems.append(f"'{word:.40}' is not word {position} of the template")
         elif position in locked:
             problems.append(f"'{word}' is protected")
         else:
-            fitting = [s for s in offered if isinstance(s, str) and _plain(s) and s.lower() != word.lower()]
+            fitting = [s for s in offered if isinstance(s, str) and _plain(s, word, language) and plain(s) != plain(word)]
             if len(fitting) < len(offered):
                 problems.append(f"'{word}': {len(offered) - len(fitting)} substitutes are not plain words")
             if fitting:
-                usable[position] = list({s.lower(): s for s in fitting}.values())
-    return usable, problems
+                usable[position] = list({plain(s): s for s in fitting}.values())
+    return Verdict(usable or None, len(usable), "used" if usable else "unusable", "; ".join(problems)[:1000])
 
 
-def protected_positions(words: list[str], protected: Iterable[str]) -> set[int]:
-    """Positions (from 0) that substitution never touches: guarded words, numbers, punctuation, and every token
-    of each protected phrase wherever it stands, also as a possessive."""
-    low = [word.lower().replace("’", "'") for word in words]
+def protected_positions(template: str, protected: Iterable[str], language: str = "English") -> set[int]:
+    """Positions (from 0) that substitution never touches: punctuation, numbers, and every token of each protected
+    phrase wherever it stands. In English also the guarded words, and the phrase as a possessive; in other languages the
+    phrase with any ending, particle or clitic."""
+    words = languages.tokens(template, language)
+    locked = {i for i, word in enumerate(words) if not word[0].isalpha()}
+    if languages.code(language) != "en":
+        return locked.union(*(languages.holding(phrase, template, language) for phrase in protected))
+    low = [languages.plain(word) for word in words]
     bare = [word.removesuffix("'s") for word in low]
-    locked = {i for i, word in enumerate(low) if word in GUARDED or word.endswith("n't") or not word[0].isalpha()}
+    locked |= {i for i, word in enumerate(low) if word in GUARDED or word.endswith("n't")}
     for phrase in protected:
-        part = [token.lower().replace("’", "'") for token in prompts.tokens(phrase)]
+        part = [languages.plain(token) for token in languages.tokens(phrase)]
         for start in range(len(low) - len(part) + 1):
             stop = start + len(part)
             if part in (low[start:stop], bare[start:stop]):
@@ -134,18 +194,23 @@ def draw(substitutes: Substitutes, draws: int, chance: random.Random) -> list[di
     return [{p: word for p, word in zip(positions, choice, strict=True) if word} for choice in picked]
 
 
-def substitute(template: str, choice: Mapping[int, str]) -> tuple[str, list[Substitution]]:
-    """Replace tokens by position; the first letter's case is kept, and a/an before a new word is adapted."""
-    spans = [match.span() for match in prompts.TOKEN.finditer(template)]
-    words = prompts.tokens(template)
+def substitute(template: str, choice: Mapping[int, str], language: str = "English") -> tuple[str, list[Substitution]]:
+    """Replace tokens by position; the first letter's case is kept, and what depends on the new word is adapted: a/an
+    before it, in Turkish the question particle after it."""
+    spans = languages.spans(template, language)
+    words = [template[start:stop] for start, stop in spans]
     new, made = list(words), []
     for position, word in sorted(choice.items()):
         old = words[position]
-        new[position] = word[0].upper() + word[1:] if old[0].isupper() else word
+        new[position] = languages.capital(word, language) if old[0].isupper() else word
         made.append(Substitution(position=position, word=old, substitute=new[position]))
-        if position and words[position - 1].lower() in {"a", "an"}:
+        if languages.code(language) == "en" and position and words[position - 1].lower() in {"a", "an"}:
             article = prompts.article(word)
             new[position - 1] = article.capitalize() if words[position - 1][0].isupper() else article
+        after = "".join(words[position + 1 : position + 2])
+        # In harmony with the old word: otherwise it is a noun that looks like a particle (müdür, director).
+        if languages.code(language) == "tr" and after and languages.question_particle(old, after) == after:
+            new[position + 1] = languages.question_particle(word, after)
     pieces, end = [], 0
     for (start, stop), word in zip(spans, new, strict=True):
         pieces += [template[end:start], word]
@@ -153,8 +218,12 @@ def substitute(template: str, choice: Mapping[int, str]) -> tuple[str, list[Subs
     return "".join([*pieces, template[end:]]), made
 
 
-def _plain(word: str) -> bool:
-    return bool(re.fullmatch(r"\w+(?:[-'’ ]\w+)*", word)) and len(word.split()) <= 3
+def _plain(new: str, old: str, language: str) -> bool:
+    """Whether ``new`` is one to three words, in the script of the word that it stands for."""
+    parts = languages.tokens(new, language)
+    return (bool(parts) and len(new.split()) <= 3 and len(parts) <= 4 and new == new.strip()
+            and all(part[0].isalnum() or part[0] == "_" for part in parts)
+            and (languages.written(new, language) or not languages.written(old, language)))
 
 
 def _list(value: object) -> list:

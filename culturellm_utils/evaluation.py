@@ -19,7 +19,8 @@ from sklearn.metrics import f1_score
 
 from culturellm_utils import ability, alignment, prompts, survey, tasks, wordings
 from culturellm_utils.alignment import Estimate
-from culturellm_utils.records import Augmented, Part, Prediction, Seed
+from culturellm_utils.records import Part, Prediction, Seed
+from culturellm_utils.wordings import Texts
 
 SYSTEMS = ("base", "persona", "adapter")
 SURVEY_PARTS = ("held_out_wording", "held_out_question")
@@ -39,23 +40,23 @@ class Item:
     gold_distribution: Mapping[str, float]
 
 
-def survey_items(seeds: Iterable[Seed], augmented: Iterable[Augmented], left_out: frozenset[str],
-                 held_out_from: int) -> list[Item]:
+def survey_items(seeds: Iterable[Seed], texts: Texts, left_out: frozenset[str], held_out_from: int) -> list[Item]:
     """Items of one culture: held-out wordings of the questions trained on, and held-out questions.
 
     The latter are asked in the seed's words and in the held-out wordings. Questions nobody was asked are no items.
     """
-    grouped = wordings.by_question(augmented)
+    grouped = wordings.by_question(texts.augmented)
     items = []
-    for seed in {seed.question_id: seed for seed in seeds if seed.distribution}.values():
+    for seed in {seed.question_id: seed for seed in texts.localised(seeds) if seed.distribution}.values():
         asked = wordings.held_out(grouped[seed.question_id], held_out_from)
         part: Part = "held_out_wording"
         if seed.question_id in left_out:
             part = "held_out_question"
             asked = [wordings.Wording(seed.question_id, seed.question_id, seed.question), *asked]
         items += [
-            Item(w.wording_id, part, seed.culture, seed.question_id, prompts.survey_prompt(w.text, seed.options),
-                 tuple(seed.options), survey.mode(seed.distribution), seed.distribution)
+            Item(w.wording_id, part, seed.culture, seed.question_id,
+                 prompts.survey_prompt(w.text, seed.options, texts.book), tuple(seed.options),
+                 survey.mode(seed.distribution), seed.distribution)
             for w in asked
         ]
     return items
@@ -78,18 +79,17 @@ def ability_items(culture: str, count: int, seed: int) -> list[Item]:
 
 
 def predict(model, tokenizer, items: Sequence[Item], system: str,
-            prompt_names: Mapping[str, str], batch_size: int) -> list[Prediction]:
+            system_prompts: Mapping[str, str], batch_size: int) -> list[Prediction]:
     """The answers of one system. ``model`` is a peft model: its adapter is switched off for base and persona.
 
-    ``prompt_names`` says how the system prompt names each culture; a culture without a name gets the neutral one.
+    ``system_prompts`` name each culture; one without gets the neutral prompt, as the base system always does.
     """
     from culturellm_utils.scoring import label_probabilities  # loads torch, which the figures do not need
 
     chats = []
     for item in items:
-        name = prompt_names.get(item.culture, "")
-        text = prompts.culture_system(name) if name and system != "base" else prompts.NEUTRAL
-        chats.append(prompts.chat(text, item.user))
+        named = system_prompts.get(item.culture, "") if system != "base" else ""
+        chats.append(prompts.chat(named or prompts.NEUTRAL, item.user))
     with nullcontext() if system == "adapter" else model.disable_adapter():
         found = label_probabilities(model, tokenizer, chats, [item.labels for item in items], batch_size)
     return [

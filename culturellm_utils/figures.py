@@ -6,12 +6,13 @@
 """
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from IPython.display import HTML, Markdown, display
+from IPython.display import HTML, DisplayHandle, Markdown, display
 from matplotlib.axes import Axes
 
 PALETTE = sns.color_palette("colorblind")
@@ -59,6 +60,18 @@ def save(ax: Axes, folder: Path, name: str, data: pd.DataFrame) -> None:
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     ax.figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
     data.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+
+
+def progress() -> Callable[[str], None]:
+    """A line of text on the page that each call replaces: for what takes long."""
+    shown: list[DisplayHandle] = []
+
+    def show(line: str) -> None:
+        if shown:
+            shown[0].update(Markdown(line))
+        elif handle := display(Markdown(line), display_id=True):
+            shown.append(handle)
+    return show
 
 
 def say(*sentences: str) -> None:

@@ -1,26 +1,57 @@
-"""Which candidates are kept: similarity to the seed above tau, no duplicates, stance unchanged, diverse samples.
+"""Which candidates are kept: similarity to the seed above tau, no duplicates, meaning unchanged, diverse samples.
 
 A rejected row keeps its similarity and says why::
 
-    {"candidate_id": "Q39-t04", ..., "similarity": 0.74, "reason": "similarity: at most 0.80"}
+    {"candidate_id": "Q39-t04", ..., "similarity": 0.64, "reason": "similarity: at most 0.68"}
+
+Outside a study, any file of rows ``{"seed": ..., "text": ...}`` is filtered by::
+
+    python -m culturellm_utils.filtering pairs.jsonl > filtered.jsonl
 """
 
+import argparse
+import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from culturellm_utils.damage import damage
+from culturellm_utils import encoder as encoders
+from culturellm_utils import paths
 from culturellm_utils.encoder import Encoder
 from culturellm_utils.errors import UserError
-from culturellm_utils.polarity import stance_change
-from culturellm_utils.records import Augmented, Candidate, Question, Rejected
+from culturellm_utils.guard import Entailment, Guard
+from culturellm_utils.records import Augmented, Candidate, Question, Rejected, write_text
 
-# A sweep over tau asks the same of the same texts again.
-_stance_change = lru_cache(maxsize=1 << 17)(stance_change)
-_damage = lru_cache(maxsize=1 << 17)(damage)
+#: The calibrated tau of the bundled encoder (calibration.py, data/tau_curve.csv).
+BUNDLED_TAU = 0.68
+
+
+class Judge(Protocol):
+    """A guard: for each (seed, text) why it is not kept, or ""."""
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[str]: ...
+
+
+class Guards:
+    """Several guards, one after the other; the first objection counts. None of them lets everything through."""
+
+    def __init__(self, trained: bool, nli_model: str = "") -> None:
+        self._guards: list[Judge] = ([Guard()] if trained else []) + ([Entailment(nli_model)] if nli_model else [])
+        self._judged: dict[tuple[str, str], str] = {}
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        """For each (seed, text): why it is not kept, or "". Each pair is judged once, however often it comes."""
+        reasons = {pair: "" for pair in pairs if pair not in self._judged}
+        for guard in self._guards:
+            passed = [pair for pair, reason in reasons.items() if not reason]
+            reasons |= dict(zip(passed, guard.judge(passed), strict=True))
+        self._judged |= reasons
+        return [self._judged[pair] for pair in pairs]
 
 
 def filter_candidates(
@@ -30,15 +61,14 @@ def filter_candidates(
     *,
     tau: float,
     near_duplicate: float,
-    guards: bool,
+    guard: Judge,
     samples_per_template: int,
 ) -> tuple[list[Augmented], list[Rejected]]:
     """Split candidates into accepted and rejected, in their order.
 
     A candidate passes when its cosine to its seed question is above ``tau`` (strictly, as in the paper), no text
-    of the same question before it is the same or closer than ``near_duplicate``, with ``guards`` its stance is the
-    seed's and its sentence whole (a sample is read against its template, where a lost word shows), and, for a sample,
-    its template passed and it is among the ``samples_per_template`` most different ones.
+    of the same question before it is the same or closer than ``near_duplicate``, ``guard`` has no objection, and, for a
+    sample, its template passed and it is among the ``samples_per_template`` most different ones.
     """
     seeds = {question.question_id: question.question for question in questions}
     for candidate in candidates:
@@ -49,6 +79,9 @@ def filter_candidates(
     seed_vectors = dict(zip(seeds, vectors, strict=False))
     own = vectors[len(seeds) :]
     similarity = [float(vector @ seed_vectors[c.question_id]) for c, vector in zip(candidates, own, strict=True)]
+    close = [i for i, cosine in enumerate(similarity) if cosine > tau]
+    objections = dict(zip(close, guard.judge([(seeds[candidates[i].question_id], candidates[i].text) for i in close]),
+                          strict=True))
 
     reasons: dict[int, str] = {}
     kept_texts: dict[str, set[str]] = defaultdict(set)
@@ -56,7 +89,6 @@ def filter_candidates(
     for name, text in seeds.items():
         kept_texts[name].add(_plain(text))
     passed: set[str] = set()
-    origin: dict[str, str] = {}  # accepted templates: what their samples are read against for damage
     pools: dict[str, list[int]] = defaultdict(list)
     for i, candidate in enumerate(candidates):
         question = candidate.question_id
@@ -67,10 +99,8 @@ def filter_candidates(
             reason = "duplicate: same words as an earlier text"
         elif similarity[i] <= tau:
             reason = f"similarity: at most {tau:.2f}"
-        elif guards and (change := _stance_change(seeds[question], candidate.text)):
-            reason = f"polarity: {change}"
-        elif guards and (broken := _damage(origin.get(candidate.template_id, seeds[question]), candidate.text)):
-            reason = f"damage: {broken}"
+        elif objections[i]:
+            reason = objections[i]
         elif kept_vectors[question] and (np.stack(kept_vectors[question]) @ own[i]).max() >= near_duplicate:
             reason = f"near-duplicate: cosine to an earlier text at least {near_duplicate:.3f}"
         if reason:
@@ -80,7 +110,6 @@ def filter_candidates(
         kept_vectors[question].append(own[i])
         if candidate.stage == 1:
             passed.add(candidate.template_id)
-            origin[candidate.template_id] = candidate.text
         else:
             pools[candidate.template_id].append(i)
 
@@ -140,3 +169,76 @@ def diversity_gain(new: np.ndarray, base: np.ndarray) -> float:
 def _plain(text: str) -> str:
     """A text without case, punctuation and spacing, to tell whether two say the same words."""
     return " ".join("".join(sign if sign.isalnum() else " " for sign in text.casefold()).split())
+
+
+def filter_pairs(rows: Sequence[dict], encoder: Encoder, tau: float, guard: Judge) -> list[dict]:
+    """Rows with ``seed`` and ``text``, each with ``similarity``, ``kept`` and ``reason`` ("" when kept) added."""
+    if not rows:
+        return []
+    pairs = [(row["seed"], row["text"]) for row in rows]
+    cosines = (encoder.encode(seed for seed, _ in pairs) * encoder.encode(text for _, text in pairs)).sum(1)
+    reasons = ["" if cosine > tau else f"similarity: at most {tau:.2f}" for cosine in cosines]
+    close = [i for i, reason in enumerate(reasons) if not reason]
+    for i, reason in zip(close, guard.judge([pairs[i] for i in close]), strict=True):
+        reasons[i] = reason
+    return [{**row, "similarity": round(float(cosine), 6), "kept": not reason, "reason": reason}
+            for row, cosine, reason in zip(rows, cosines, reasons, strict=True)]
+
+
+def read_pairs(path: Path) -> list[dict]:
+    """The rows of a file of pairs. Raises UserError naming file and line for one without the texts seed and text, or
+    one that JSON in UTF-8 cannot hold (NaN, half a surrogate pair)."""
+    if not path.is_file():
+        raise UserError(f"{paths.shown(path)} does not exist; give a JSON Lines file of rows with seed and text")
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row["seed"], str) or not isinstance(row["text"], str):
+                raise TypeError
+            _line(row).encode()
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(f"{paths.shown(path)} line {number}: no JSON object with the texts seed and text; repair "
+                            "or remove the line") from None
+        rows.append(row)
+    return rows
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m culturellm_utils.filtering", description="Filter paraphrases.")
+    parser.add_argument("pairs", type=Path, help='JSON Lines file of rows {"seed": ..., "text": ...}')
+    parser.add_argument("--output", type=Path, help="where the rows go; by default to standard output")
+    parser.add_argument("--encoder", default=encoders.BUNDLED, help="sentence-transformers name or folder")
+    parser.add_argument("--tau", type=float, default=BUNDLED_TAU, help="least cosine, exclusive (default %(default)s)")
+    parser.add_argument("--no-guard", action="store_true", help="leave the trained (English) guard out")
+    parser.add_argument("--nli-model", default="", help="NLI cross-encoder as a further guard: hub name or folder")
+    arguments = parser.parse_args()
+    try:
+        rows = filter_pairs(read_pairs(arguments.pairs), encoders.load(arguments.encoder), arguments.tau,
+                            Guards(not arguments.no_guard, arguments.nli_model))
+        text = "".join(map(_line, rows))
+        if arguments.output:
+            write_text(arguments.output, text)
+        else:
+            sys.stdout.buffer.write(text.encode())  # UTF-8 wherever it goes
+            sys.stdout.buffer.flush()
+    except (UserError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(f"{sum(row['kept'] for row in rows)} of {len(rows)} kept", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

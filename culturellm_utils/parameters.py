@@ -18,6 +18,8 @@ from culturellm_utils.errors import UserError
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 ONE = "one"
+#: The folder of what all cultures share.
+COMMON = "common"
 #: Base models that the project builds itself; what they score says nothing about real models.
 STAND_INS = ("stand-in", "stand-in-tiny")
 
@@ -56,6 +58,18 @@ class SeedExtraction(Knobs):
     survey_weights: bool
 
 
+class Worded(Knobs):
+    """In which language the questions are asked: English, shared by all cultures, or the culture's own."""
+
+    culture: Name
+    language: Literal["english", "local"]
+
+    @property
+    def place(self) -> str:
+        """Whose folder holds the wordings: the culture's own, or ``common``."""
+        return COMMON if self.language == "english" else self.culture
+
+
 class Chat(_Strict):
     """Which chat model is asked, how, and what it may cost."""
 
@@ -73,13 +87,11 @@ class Chat(_Strict):
     budget_money: float = Field(ge=0)
 
 
-class Augmentation(Knobs, Chat):
-    culture: Name
+class Augmentation(Worded, Chat):
     cultures: list[Name] = Field(min_length=1)
     culture_language: str
-    prompt_name: str
-    language: Literal["english", "local"]
     translations_path: str
+    back_translation_tau: float = Field(ge=0, le=1)
     questions_path: str
     augmenter: Literal["two_stage", "paraphrase", "free", "round_trip", "eda", "paper"]
     encoder: str = Field(min_length=1)
@@ -89,20 +101,20 @@ class Augmentation(Knobs, Chat):
     samples_drawn: int = Field(ge=1, le=1000)
 
 
-class Filtering(Knobs):
+class Filtering(Worded):
     questions_path: str
     encoder: str = Field(min_length=1)
     tau: float = Field(ge=0, le=1)
     near_duplicate: float = Field(gt=0, le=1.01)
     guards: bool
+    nli_model: str
     samples_per_template: int = Field(ge=1, le=100)
     perplexity_model: str
 
 
-class Training(Knobs):
+class Training(Worded):
     """Shared by 04 and 05: which base model, and what is held out from training."""
 
-    culture: Name
     cultures: list[Name] = Field(min_length=1)
     prompt_name: str
     questions_path: str
@@ -140,7 +152,7 @@ class Evaluation(Training):
     bootstrap_samples: int = Field(ge=100, le=100000)
 
 
-class HumanStudy(Knobs):
+class HumanStudy(Worded):
     questions_path: str
     pairs: int = Field(ge=1, le=10000)
     attention_checks: int = Field(ge=0, le=100)
@@ -150,6 +162,7 @@ class HumanStudy(Knobs):
 
 
 class Summary(Knobs):
+    language: Literal["english", "local"]
     questions_path: str
     wvs_path: str
     country_weighting: Literal["equal", "respondents"]

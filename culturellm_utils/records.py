@@ -89,10 +89,13 @@ class Rejected(Augmented):
     reason: str
 
 
+#: What can become of a chat reply: it is used as it came, or why not (of what is partly usable, the part is used).
+OUTCOMES = ("used", "empty", "refusal", "cut off", "not JSON", "wrong count", "markup", "another language", "unusable")
+
+
 class ReplyRow(Row):
-    """``replies.jsonl``: what became of one chat request. ``outcome`` is ``used``, ``partly used``, or why it was not:
-    empty, refusal, cut off, not JSON, wrong count, markup, another language, unusable; ``detail`` says more, and ``text``
-    keeps a reply that was not used. ``attempt`` counts from 0."""
+    """``replies.jsonl``: what became of one chat request. ``outcome`` is one of :data:`OUTCOMES`, ``detail`` says more,
+    and ``text`` keeps a reply that was not used as it came. ``attempt`` counts from 0."""
 
     key: str
     purpose: str

@@ -19,10 +19,14 @@ from culturellm_utils.client import Client, Reply, Request, Show, again, quiet, 
 from culturellm_utils.records import ReplyRow
 
 _REFUSAL = re.compile(
-    r"\b(?:I|we)(?:'m| am|’m)? (?:can(?:no|')t|cannot|can’t|unable|won['’]t|will not|not able|must decline|sorry)|as an AI\b",
+    r"\b(?:I|we)(?:['’]m| am)? (?:cannot|can['’]t|won['’]t|will not|unable|not able|must decline|sorry|apologi[sz]e)\b"
+    r"|\bas an AI\b", re.IGNORECASE)
+#: Tags, emphasis, code, headings, links, entities, escapes, and halves of surrogate pairs, which no file can hold.
+_MARKUP = re.compile(
+    r"</?[a-z][^<>]*>|\*\*|\*\w[^*]*\*|__|`|^#+ |\[[^\[\]]*\]\([^()]*\)|&(?:[a-z]{2,8}|#\d+);|\\[nu]|[\ud800-\udfff]",
     re.IGNORECASE)
-_MARKUP = re.compile(r"</?[a-z][^>]*>|\*\*|__|`|^#+ |\[[^\]]*\]\([^)]*\)|&[a-z]+;|\\[nu]", re.IGNORECASE)
-_LISTED = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+(.+)$", re.MULTILINE)
+_LISTED = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.+)$", re.MULTILINE)
+_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,30 +44,38 @@ Judge = Callable[[Request, Reply], Verdict]
 
 def settle(client: Client, requests: list[Request], judge: Judge,
            show: Show = quiet) -> tuple[list[Any], list[ReplyRow]]:
-    """The usable value of each request, None where no attempt brought one, and a record of every reply."""
-    best: list[Verdict] = [Verdict(None, 0)] * len(requests)
+    """The usable value of each request, None where no attempt brought one, and a record of every reply, attempt by
+    attempt, in the order of the requests."""
+    best: list[Verdict] = [Verdict(None, 0, "unusable")] * len(requests)
     rows: list[ReplyRow] = []
+    best_row: dict[int, int] = {}
     waiting = dict(enumerate(requests))
     for attempt in range(client.retries + 1):
         replies = client.ask(list(waiting.values()), show)
         unusable: dict[int, Request] = {}
-        for (place, request), reply in zip(list(waiting.items()), replies, strict=True):
+        for (place, request), reply in zip(waiting.items(), replies, strict=True):
             verdict = _unusable(reply) or judge(request, reply)
-            if verdict.worth > best[place].worth:
-                best[place] = verdict
-            if verdict.outcome != "used":
-                unusable[place] = again(request, f"{verdict.outcome}: {verdict.detail}" if verdict.detail
-                                        else verdict.outcome)
+            used = verdict.outcome == "used"
+            if used or verdict.worth > best[place].worth:
+                best[place], best_row[place] = verdict, len(rows)
+            if not used:
+                unusable[place] = again(request, _said(verdict))
             rows.append(ReplyRow(
                 key=recording_key(request), purpose=request.purpose, subject=request.subject, attempt=attempt,
                 outcome=verdict.outcome, detail=verdict.detail, prompt_tokens=reply.prompt_tokens,
-                completion_tokens=reply.completion_tokens,
-                text="" if verdict.outcome == "used" else reply.text or reply.refusal))
+                completion_tokens=reply.completion_tokens, text="" if used else reply.text or reply.refusal))
         waiting = unusable
         if not waiting:
             break
-    rows.sort(key=lambda row: row.attempt)  # stable: the same order whatever was asked together
+    for place in waiting:  # after the last attempt a part is better than nothing
+        if best[place].value is not None:
+            row = best_row[place]
+            rows[row] = rows[row].model_copy(update={"outcome": "partly used", "detail": _said(best[place])})
     return [verdict.value for verdict in best], rows
+
+
+def _said(verdict: Verdict) -> str:
+    return f"{verdict.outcome}: {verdict.detail}" if verdict.detail else verdict.outcome
 
 
 def _unusable(reply: Reply) -> Verdict | None:
@@ -78,10 +90,11 @@ def _unusable(reply: Reply) -> Verdict | None:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The JSON object in a reply, code fences and talk around it tolerated.
+    """The JSON object in a reply, code fences, thoughts and talk around it tolerated.
 
     Raises ValueError when there is none, or one with text that no file can hold.
     """
+    text = _THOUGHT.sub("", text)
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise ValueError("no JSON object in the reply")
@@ -95,8 +108,9 @@ def json_object(text: str) -> dict[str, Any]:
 
 def not_json(text: str, error: Exception) -> Verdict:
     """The verdict on a reply that holds no usable object."""
-    refused = _REFUSAL.search(text[:200])
-    return Verdict(None, 0, "refusal", text.strip()[:80]) if refused else Verdict(None, 0, "not JSON", str(error)[:120])
+    if _REFUSAL.search(text[:200]):
+        return Verdict(None, 0, "refusal", " ".join(text.split())[:80])
+    return Verdict(None, 0, "not JSON", f"no field {error}" if isinstance(error, KeyError) else str(error)[:120])
 
 
 def texts(reply: str, count: int, language: str, field: str = "texts") -> Verdict:
@@ -110,19 +124,19 @@ def texts(reply: str, count: int, language: str, field: str = "texts") -> Verdic
         if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
             raise ValueError(f"'{field}' is no list of texts")
     except (ValueError, KeyError, TypeError) as error:
-        found = _LISTED.findall(reply)
+        found = _LISTED.findall(_THOUGHT.sub("", reply))
         if len(found) < 2:
             return not_json(reply, error)
-    cleaned = [" ".join(text.split()) for text in found]
-    cleaned = [text for text in cleaned if text]
-    good = list(dict.fromkeys(text for text in cleaned if not problem(text, language)))
-    bad = [(found, text) for text in cleaned if (found := problem(text, language))]
-    outcome, detail = "used", ""
+    cleaned = [text for text in (" ".join(text.split()) for text in found) if text]
+    problems = [(problem(text, language), text) for text in cleaned]
+    good = list(dict.fromkeys(text for what, text in problems if not what))[:count]
+    bad = [(what, text) for what, text in problems if what]
+    outcome, detail = "wrong count", f"{len(good)} instead of {count}"
     if bad:
         outcome, detail = bad[0][0], f"{len(bad)} of {len(cleaned)} texts, such as '{bad[0][1][:60]}'"
-    elif len(good) < count:
-        outcome, detail = "wrong count", f"{len(good)} instead of {count}"
-    return Verdict(good[:count] or None, len(good[:count]), outcome if len(good) < count else "used", detail)
+    if len(good) == count:
+        return Verdict(good, count, detail=detail if bad else "")
+    return Verdict(good or None, len(good), outcome, detail)
 
 
 def problem(text: str, language: str) -> str:

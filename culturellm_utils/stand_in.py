@@ -102,10 +102,10 @@ def corpus(seed: int = 0) -> list[Chat]:
     chance = random.Random(seed)
     systems = [prompts.NEUTRAL, *map(prompts.culture_system, PROMPT_NAMES)]
     questions = survey.questions("")
-    recorded = client.Recorded()
-    templates, _ = augmentation.make_templates(recorded, questions, count=12)
+    writer = augmentation.Writer(client.Recorded())
+    templates = augmentation.make_templates(writer, questions, count=12)
     templates = [t for t in templates if int(t.template_id[-2:]) <= SEEN_TEMPLATES]
-    samples, _ = augmentation.make_samples(recorded, templates, questions, count=4, draws=1, seed=seed)
+    samples = augmentation.make_samples(writer, templates, questions, count=4, draws=1, seed=seed)
     counts = survey.counts(["USA"], questions, wvs_path="", survey_weights=False)
     answers = survey.seeds("english", ["USA"], questions, counts, "mode", "equal")
     chats: list[Chat] = []

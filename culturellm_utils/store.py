@@ -5,10 +5,13 @@ One SQLite file, safe for several processes at once; what is put is on disk befo
 >>> Store(paths.cache() / "chat.sqlite").put({"9f2c...": b"{...}"})
 """
 
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
@@ -44,6 +47,20 @@ class Store:
             database.executemany("DELETE FROM items WHERE key = ?", [(key,) for key in keys])
 
     @contextmanager
+    def alone(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold a lock that one process or thread at a time has; ``waiting`` is called when another has it."""
+        lock = FileLock(self.path.with_name(f"{name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Commit when all went well, close in any case."""
         try:
@@ -52,5 +69,7 @@ class Store:
                 database.execute("PRAGMA journal_mode=WAL")
                 yield database
         except (sqlite3.DatabaseError, OSError) as error:
-            raise UserError(f"{paths.shown(self.path)} cannot be used as a cache ({error}); remove it and rerun "
-                            "or set CULTURELLM_CACHE to another folder") from None
+            broken = re.search("not a database|malformed", str(error))
+            raise UserError(f"{paths.shown(self.path)} cannot be used as a cache ({error}); "
+                            f"{'remove it and rerun, or' if broken else 'mend that and rerun, or'} "
+                            "set CULTURELLM_CACHE to another folder") from None

@@ -70,6 +70,9 @@ def culture(name: str) -> Culture:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise UserError(f"{paths.shown(path)}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    if "language" in values:
+        raise UserError(f"{paths.shown(path)}: language belongs to a study or its variants: CultureLLM-One and the "
+                        "summary need all cultures asked in the same way")
     if found.culture != name:
         raise UserError(f"{paths.shown(path)} says culture: {found.culture}; it must say {name}, as its file name does")
     if not found.countries and name != parameters.ONE:
@@ -129,13 +132,20 @@ def merged(notebook: str, study_name: str, culture_name: str = "", variant: str 
     return injected
 
 
+def place(study_name: str, culture_name: str, variant: str = "main") -> str:
+    """Whose folder holds the wordings of a culture: its own when they are in its language, else ``common``."""
+    values = defaults("02_augmentation") | merged("02_augmentation", study_name, culture_name, variant)
+    return culture_name if values["language"] == "local" else parameters.COMMON
+
+
 def base_models(study_name: str) -> list[str]:
     """Every model that the notebooks of a study load, by the name that the parameters give it."""
     plan = study(study_name)
-    jobs = [("03_filtering", "")] + [("04_fine_tuning", name) for name in [*plan["cultures"], parameters.ONE]]
     found = set()
     for variant in plan["variants"]:
-        for notebook, name in jobs:
+        places = {place(study_name, name, variant) for name in plan["cultures"]}
+        jobs = [("03_filtering", name if name != parameters.COMMON else "") for name in places]
+        for notebook, name in jobs + [("04_fine_tuning", name) for name in [*plan["cultures"], parameters.ONE]]:
             values = defaults(notebook) | merged(notebook, study_name, name, variant)
             found |= {values[knob] for knob in ("base_model", "perplexity_model") if values.get(knob)}
     return sorted(found)

@@ -53,7 +53,7 @@ class Budget:
     """What a run's replies may cost in all, those that earlier runs paid for included; 0 sets no limit.
 
     A request is sent only when the dearest reply that it may get still fits beside those in flight, so that the
-    limit is never passed.
+    limit is never passed. ``lost`` is the most that replies which never arrived may have cost in this run.
     """
 
     tokens: int = 0
@@ -61,6 +61,7 @@ class Budget:
     prices: Prices = Prices()
     spent: Usage = Usage()
     reserved: Usage = Usage()
+    lost: Usage = Usage()
 
     def __post_init__(self) -> None:
         if self.money and not (self.prices.input or self.prices.output):
@@ -69,15 +70,22 @@ class Budget:
 
     def allows(self, most: Usage) -> bool:
         """Whether a request that may cost ``most`` still fits."""
-        after = self.spent + self.reserved + most
+        after = self.spent + self.lost + self.reserved + most
         return not ((self.tokens and after.tokens > self.tokens)
                     or (self.money and self.prices.money(after) > self.money + 1e-12))
 
     def sentence(self) -> str:
         """What is spent and what the limit is."""
-        limits = [f"{self.tokens:,} tokens"] * bool(self.tokens) + [f"${self.money:.2f}"] * bool(self.money)
+        limits = [f"{self.tokens:,} tokens"] * bool(self.tokens) + [f"${self.money:.4f}"] * bool(self.money)
         money = f" (${self.prices.money(self.spent):.4f})" if self.money else ""
-        return f"{self.spent.tokens:,} tokens{money} of {' and '.join(limits)} are spent"
+        lost = f", and up to {self.lost.tokens:,} tokens on replies that never arrived" if self.lost.requests else ""
+        return f"{self.spent.tokens:,} tokens{money} of {' and '.join(limits)} are spent{lost}"
+
+    def too_small(self, most: Usage) -> UserError:
+        """The error when ``most`` does not fit."""
+        return UserError(f"the budget is too small to go on: {self.sentence()}, and what comes next may take up to "
+                         f"{most.tokens:,} tokens; replies that came are kept, so raise budget_tokens or budget_money "
+                         "and rerun")
 
 
 @dataclass

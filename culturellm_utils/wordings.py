@@ -14,7 +14,9 @@ from typing import Literal
 
 from culturellm_utils import prompts
 from culturellm_utils.errors import UserError
-from culturellm_utils.records import Augmented, Message, Question, Seed, TargetRow, TrainRow
+from culturellm_utils.parameters import Worded
+from culturellm_utils.prompts import ENGLISH, Phrasebook
+from culturellm_utils.records import Augmented, Message, Question, Seed, TargetRow, TrainRow, Translation, read_rows
 
 Stages = Literal["seeds", "templates", "samples"]
 
@@ -26,6 +28,46 @@ class Wording:
     wording_id: str
     question_id: str
     text: str
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How a culture is asked: the questions and the accepted candidates in the language of ``book``."""
+
+    questions: list[Question]
+    augmented: list[Augmented]
+    book: Phrasebook
+
+    def localised(self, seeds: Iterable[Seed]) -> list[Seed]:
+        """Seeds with their questions in this language; those without a translation are left out. English ones stay."""
+        if self.book == ENGLISH:
+            return list(seeds)
+        asked = {question.question_id: question.question for question in self.questions}
+        return [seed.model_copy(update={"question": asked[seed.question_id]}) for seed in seeds
+                if seed.question_id in asked]
+
+
+def texts(knobs: Worded, culture: str, questions: Sequence[Question]) -> Texts:
+    """What 02 and 03 left for a culture: in English for all, or with ``language: local`` in its own language."""
+    folder = knobs.model_copy(update={"culture": culture}).place
+    augmented = read_rows(knobs.folder(folder) / "augmented.jsonl", Augmented)
+    if knobs.language == "english":
+        return Texts(list(questions), augmented, ENGLISH)
+    rows = read_rows(knobs.folder(folder) / "translations.jsonl", Translation)
+    return Texts(in_language(questions, rows), augmented, phrasebook("local", rows))
+
+
+def phrasebook(language: str, rows: Sequence[Translation]) -> Phrasebook:
+    """The phrasebook of the usable translations."""
+    return Phrasebook(language, {row.english: row.text for row in rows if not row.reason})
+
+
+def in_language(questions: Sequence[Question], rows: Sequence[Translation]) -> list[Question]:
+    """The questions that have a usable translation, worded in it; their options stay English (the phrasebook has
+    them)."""
+    worded = {row.name: row for row in rows if row.kind == "question" and not row.reason}
+    return [q.model_copy(update={"question": worded[q.question_id].text, "protected": worded[q.question_id].protected})
+            for q in questions if q.question_id in worded]
 
 
 def held_out_questions(questions: Sequence[Question], count: int, seed: int) -> frozenset[str]:
@@ -80,22 +122,22 @@ def by_question(augmented: Iterable[Augmented]) -> dict[str, list[Augmented]]:
     return grouped
 
 
-def ask(seed: Seed, wording: Wording, system: str) -> list[Message]:
+def ask(seed: Seed, wording: Wording, system: str, book: Phrasebook = ENGLISH) -> list[Message]:
     """System and user turn that ask ``wording`` with the seed's scale."""
-    return prompts.chat(system, prompts.survey_prompt(wording.text, seed.options))
+    return prompts.chat(system, prompts.survey_prompt(wording.text, seed.options, book))
 
 
-def training_rows(seeds: Iterable[Seed], augmented: Iterable[Augmented], prompt_name: str, left_out: frozenset[str],
+def training_rows(seeds: Iterable[Seed], texts: Texts, prompt_name: str, left_out: frozenset[str],
                   stages: Stages, templates_per_seed: int, held_out_from: int) -> list[tuple[TrainRow, TargetRow]]:
     """Training rows of one culture, each with the answer distribution that belongs to it."""
-    system = prompts.culture_system(prompt_name)
-    grouped = by_question(augmented)
+    system = texts.book.text(prompts.culture_system(prompt_name))
+    grouped = by_question(texts.augmented)
     rows = []
-    for seed in seeds:
+    for seed in texts.localised(seeds):
         if seed.question_id in left_out:
             continue
         for wording in trained(seed, grouped[seed.question_id], stages, templates_per_seed, held_out_from):
-            answered = [*ask(seed, wording, system), Message(role="assistant", content=seed.label)]
+            answered = [*ask(seed, wording, system, texts.book), Message(role="assistant", content=seed.label)]
             rows.append((TrainRow(messages=answered),
                          TargetRow(question_id=seed.question_id, wording_id=wording.wording_id,
                                    distribution=seed.distribution)))

@@ -1,22 +1,40 @@
-"""Which candidates are kept and why not, on vectors in the plane; the encoder and its cache."""
+"""Which candidates are kept and why not, in the plane, with toy guards; pairs of a user's own; the encoder."""
 
+import io
+import json
 import math
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturellm_utils import encoder, filtering
+from culturellm_utils import encoder, filtering, paths
 from culturellm_utils.errors import UserError
-from culturellm_utils.filtering import diversity_gain, filter_candidates, most_different, sweep
+from culturellm_utils.filtering import Guards, diversity_gain, filter_candidates, filter_pairs, most_different, sweep
 from culturellm_utils.records import Candidate, Question
 
 QUESTIONS = [Question(question_id=name, topic="Work", question=text, options={"1": "Agree", "2": "Disagree"})
              for name, text in (("Q1", "Work is a duty."), ("Q2", "Most people can be trusted."))]
-KNOBS = {"tau": 0.8, "near_duplicate": 0.999, "guards": False, "samples_per_template": 2}
+FLIPPED = "polarity: flipped"
+
+
+class Toy:
+    """A guard that objects to the texts it is told, and remembers what it was shown."""
+
+    def __init__(self, objections=None):
+        self.objections, self.shown = objections or {}, []
+
+    def judge(self, pairs):
+        self.shown += pairs
+        return [self.objections.get(text, "") for _, text in pairs]
+
+
+KNOBS = {"tau": 0.8, "near_duplicate": 0.999, "guard": Toy(), "samples_per_template": 2}
 
 
 class Plane:
@@ -80,25 +98,40 @@ def test_what_lies_too_near_an_accepted_text_is_a_near_duplicate():
     assert why == {"To work is a duty.": "near-duplicate: cosine to an earlier text at least 0.995"}
 
 
-def test_a_flipped_stance_is_rejected_unless_the_guard_is_off():
-    rows = [(candidate("Work is not a duty."), 5)]
-    kept, why = judged(rows, guards=True)
+def test_what_the_guard_objects_to_is_rejected_with_its_reason():
+    rows = [(candidate("Working is a duty."), 5), (candidate("Work is not a duty.", 2), 10)]
+    assert judged(rows, guard=Toy({"Work is not a duty.": FLIPPED})) == (["Working is a duty."],
+                                                                        {"Work is not a duty.": FLIPPED})
+    assert judged(rows) == (["Working is a duty.", "Work is not a duty."], {})
+
+
+def test_only_texts_above_tau_are_shown_to_the_guard_each_with_its_seed():
+    guard = Toy()
+    judged([(candidate("Working is a duty."), 36), (candidate("Labour is a duty.", 2), 38),  # cosines 0.81 and 0.79
+            (candidate("People can be trusted.", question="Q2"), 80), (candidate("A is a duty.", sample=1), 20)],
+           guard=guard)
+    one, two = (question.question for question in QUESTIONS)
+    assert guard.shown == [(one, "Working is a duty."), (two, "People can be trusted."), (one, "A is a duty.")]
+
+
+def test_similarity_comes_before_an_objection():
+    why = judged([(candidate("Work is not a duty."), 60)], guard=Toy({"Work is not a duty.": FLIPPED}))[1]
+    assert why == {"Work is not a duty.": "similarity: at most 0.80"}
+
+
+def test_an_objection_comes_before_a_near_duplicate_and_is_no_earlier_text():
+    rows = [(candidate("Working is a duty."), 10), (candidate("Working is no duty.", 2), 10.1),
+            (candidate("To work is no duty.", 3), 20), (candidate("To work is a duty.", 4), 20.1)]
+    kept, why = judged(rows, guard=Toy({"Working is no duty.": FLIPPED, "To work is no duty.": FLIPPED}))
+    assert kept == ["Working is a duty.", "To work is a duty."]
+    assert why == {"Working is no duty.": FLIPPED, "To work is no duty.": FLIPPED}
+
+
+def test_samples_fall_with_a_template_that_the_guard_rejects():
+    rows = [(candidate("Work is no duty."), 5), (candidate("Toil is a duty.", sample=1), 10)]
+    kept, why = judged(rows, guard=Toy({"Work is no duty.": FLIPPED}))
     assert kept == []
-    assert why["Work is not a duty."].startswith("polarity: ")
-    assert judged(rows) == (["Work is not a duty."], {})
-
-
-def test_a_broken_sentence_is_rejected_unless_the_guards_are_off():
-    rows = [(candidate("Work is a a duty."), 5)]
-    assert judged(rows, guards=True) == ([], {"Work is a a duty.": "damage: broken grammar (a a)"})
-    assert judged(rows) == (["Work is a a duty."], {})
-
-
-def test_a_sample_is_read_against_its_template_where_a_lost_word_shows(monkeypatch):
-    read = []
-    monkeypatch.setattr(filtering, "_damage", lambda whole, text: read.append((whole, text)) or "")
-    judged([(candidate("Working is a duty."), 5), (candidate("Labour is a duty.", sample=1), 10)], guards=True)
-    assert read == [("Work is a duty.", "Working is a duty."), ("Working is a duty.", "Labour is a duty.")]
+    assert why == {"Work is no duty.": FLIPPED, "Toil is a duty.": "template: its template was rejected"}
 
 
 def test_a_sample_falls_with_its_template():
@@ -200,6 +233,184 @@ def test_sweep_by_hand():
     assert table["diversity_gain"][0] == pytest.approx((chord[10] + chord[30]) / 2, abs=1e-5)
     assert table["diversity_gain"][1] == pytest.approx(chord[10], abs=1e-5)
     assert np.isnan(table["diversity_gain"][2])
+
+
+# Several guards
+
+@pytest.fixture
+def guards(monkeypatch):
+    """The trained guard and the NLI model replaced by toys."""
+    toys = types.SimpleNamespace(trained=Toy({"no": FLIPPED, "bad": "damage: broken"}),
+                                 nli=Toy({"no": "polarity: contradiction (NLI)", "other": "polarity: not equivalent"}))
+    monkeypatch.setattr(filtering, "Guard", lambda: toys.trained)
+    monkeypatch.setattr(filtering, "Entailment", {"some/nli": toys.nli}.__getitem__)
+    return toys
+
+
+PAIRS = [("seed", "good"), ("seed", "no"), ("seed", "other"), ("seed", "bad")]
+
+
+def test_guards_judge_in_sequence_and_the_first_objection_counts(guards):
+    both = Guards(True, "some/nli")
+    assert both.judge(PAIRS) == ["", FLIPPED, "polarity: not equivalent", "damage: broken"]
+    assert guards.trained.shown == PAIRS
+    assert guards.nli.shown == [("seed", "good"), ("seed", "other")]
+
+
+def test_each_guard_can_be_left_out(guards):
+    assert Guards(True).judge(PAIRS) == ["", FLIPPED, "", "damage: broken"]
+    assert Guards(False, "some/nli").judge(PAIRS) == ["", "polarity: contradiction (NLI)", "polarity: not equivalent",
+                                                      ""]
+    assert Guards(False).judge(PAIRS) == [""] * 4
+    assert Guards(True, "some/nli").judge([]) == []
+
+
+def test_guards_judge_a_pair_once_however_often_it_comes(guards):
+    both = Guards(True, "some/nli")
+    assert both.judge([PAIRS[1], PAIRS[0], PAIRS[1]]) == [FLIPPED, "", FLIPPED]
+    assert both.judge([PAIRS[3], PAIRS[1]]) == ["damage: broken", FLIPPED]
+    assert both.judge([("another seed", "no")]) == [FLIPPED]
+    assert guards.trained.shown == [PAIRS[1], PAIRS[0], PAIRS[3], ("another seed", "no")]
+    assert guards.nli.shown == [PAIRS[0]]
+
+
+def test_a_sweep_asks_the_guards_once(guards):
+    rows = [candidate("good"), candidate("other", 2)]
+    knobs = {name: value for name, value in KNOBS.items() if name != "tau"} | {"guard": Guards(True, "some/nli")}
+    sweep(rows, QUESTIONS, Plane({"good": 10, "other": 20}), [0.5, 0.6, 0.7], **knobs)
+    assert len(guards.trained.shown) == len(guards.nli.shown) == 2
+
+
+# Pairs of a user's own
+
+ROWS = [{"seed": "Work is a duty.", "text": "Working is a duty.", "id": 7, "tags": ["a", None]},
+        {"text": "Work is no duty.", "seed": "Work is a duty."},
+        {"seed": "Work is a duty.", "text": "Snow is white."}]
+ANGLES = {"Working is a duty.": 10, "Work is no duty.": 20, "Snow is white.": 80}
+
+
+def test_pairs_are_filtered_by_similarity_then_guard_and_keep_their_fields():
+    guard = Toy({"Work is no duty.": FLIPPED, "Snow is white.": "damage: about something else"})
+    found = filter_pairs(ROWS, Plane(ANGLES), 0.8, guard)
+    cosine = {text: pytest.approx(math.cos(math.radians(angle)), abs=2e-6) for text, angle in ANGLES.items()}
+    assert found == [
+        ROWS[0] | {"similarity": cosine["Working is a duty."], "kept": True, "reason": ""},
+        ROWS[1] | {"similarity": cosine["Work is no duty."], "kept": False, "reason": FLIPPED},
+        ROWS[2] | {"similarity": cosine["Snow is white."], "kept": False, "reason": "similarity: at most 0.80"}]
+    assert guard.shown == [(row["seed"], row["text"]) for row in ROWS[:2]]
+    assert filter_pairs([], Plane({}), 0.8, guard) == []
+
+
+def test_tau_itself_is_not_enough_for_a_pair():
+    assert filter_pairs([{"seed": "a", "text": "a"}], Plane({"a": 0}), 1.0, Toy())[0]["kept"] is False
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, guards):
+    """The command line on a file of rows, with the toy encoder and toy guards; what it returned, wrote and said."""
+    guards.trained.objections = {"Work is no duty.": FLIPPED}
+    guards.nli.objections = {"Working is a duty.": "polarity: not equivalent (NLI)"}
+    monkeypatch.setattr(encoder, "load", lambda name: Plane(ANGLES))
+
+    def run(content, *options):
+        path = tmp_path / "pairs.jsonl"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        out, err = io.TextIOWrapper(io.BytesIO(), "ascii"), io.StringIO()  # a terminal that knows no other letters
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["filtering", str(path), *map(str, options)])
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            code = filtering.main()
+        return code, out.buffer.getvalue().decode(), err.getvalue()
+    return run
+
+
+def lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def test_the_command_line_writes_every_row_with_its_verdict(command, tmp_path):
+    code, out, said = command(lines(ROWS), "--tau", 0.8)
+    assert (code, said) == (0, "1 of 3 kept\n")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [row["kept"] for row in found] == [True, False, False]
+    assert [{key: row[key] for key in given} for row, given in zip(found, ROWS, strict=True)] == ROWS
+    assert command(lines(ROWS), "--tau", 0.8, "--output", tmp_path / "new" / "out.jsonl")[:2] == (0, "")
+    assert (tmp_path / "new" / "out.jsonl").read_text(encoding="utf-8") == out
+
+
+def test_the_command_line_knows_a_tau_and_each_guard(command):
+    assert command(lines(ROWS), "--no-guard", "--tau", 0.1)[2] == "3 of 3 kept\n"
+    assert command(lines(ROWS), "--no-guard")[2] == "2 of 3 kept\n"  # cosines 0.98, 0.94, 0.17 and the bundled tau
+    assert command(lines(ROWS), "--no-guard", "--nli-model", "some/nli", "--tau", 0.1)[2] == "2 of 3 kept\n"
+    assert command(lines(ROWS), "--nli-model", "some/nli", "--tau", 0.1)[2] == "1 of 3 kept\n"
+
+
+def test_rows_in_any_script_go_out_as_they_came(command):
+    row = {"seed": "Work is a duty.", "text": "Working is a duty.", "한국어": "일은 의무\u2028입니다"}
+    found = command(lines([row]))[1]
+    assert '"한국어": "일은 의무\u2028입니다"' in found
+    assert json.loads(found.rstrip("\n")).items() >= row.items()
+
+
+@pytest.mark.parametrize(("line", "name"), [
+    ('{"seed": "a"}', "no text"), ('{"text": "a", "seed": 1}', "a number"), ('{"seed": ["a"], "text": ["b"]}', "lists"),
+    ("[]", "a list"), ('"seed text"', "a text"), ("7", "a number"), ("null", "nothing"),
+    ('{"seed": "a", "text": "b"', "cut"),
+    ('{"seed": "a", "text": "\\ud800"}', "half a pair"), ('{"seed": "a", "text": "b", "x": "\\ud800"}', "elsewhere"),
+    ('{"seed": "a", "text": "b", "x": NaN}', "no number"), ("[" * 100_000, "deep"), ("1" * 5000, "long"),
+], ids=lambda value: value if len(value) < 20 else "")
+def test_a_wrong_row_is_one_sentence_with_its_line_and_nothing_is_written(command, tmp_path, line, name):
+    (tmp_path / "out.jsonl").write_text("old\n")
+    content = f"{lines(ROWS[:1])}\n{line}\n".encode()
+    code, out, said = command(content, "--output", tmp_path / "out.jsonl")
+    assert (code, out) == (1, "")
+    assert said == ("Error: pairs.jsonl line 3: no JSON object with the texts seed and text; repair or remove the "
+                    "line\n")
+    assert (tmp_path / "out.jsonl").read_text() == "old\n"
+
+
+def test_a_file_that_cannot_be_read_or_written_is_one_sentence(command, tmp_path):
+    assert command(b"caf\xe9")[2] == "Error: pairs.jsonl is not UTF-8 (byte 3): save it as UTF-8\n"
+    code, _, said = command(lines(ROWS), "--output", tmp_path)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("Error: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl"]
+
+
+def test_the_module_runs_as_a_command(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "culturellm_utils.filtering", "absent.jsonl"], cwd=tmp_path,
+                          env={"PYTHONPATH": str(paths.ROOT)}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == ("Error: absent.jsonl does not exist; give a JSON Lines file of rows with seed and text\n")
+
+
+texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=8)
+values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | texts, lambda inner: st.lists(
+    inner, max_size=2) | st.dictionaries(texts, inner, max_size=2), max_leaves=4)
+objects = st.fixed_dictionaries({}, optional={"seed": texts | values, "text": texts | values, "x": values}) | values
+
+
+@given(content=st.binary(max_size=80) | st.lists(objects, max_size=3).map(
+    lambda rows: "\n".join(map(json.dumps, rows)).encode()))
+def test_any_file_of_pairs_is_read_or_refused_in_one_sentence(folder, content):
+    path = folder / "any.jsonl"
+    path.write_bytes(content)
+    rows, said = [], "any.jsonl was read"
+    try:
+        rows = filtering.read_pairs(path)
+    except UserError as error:
+        said = str(error)
+    assert said.startswith("any.jsonl ")
+    assert "\n" not in said
+    assert all(isinstance(row["seed"], str) and isinstance(row["text"], str) for row in rows)
+    path.write_text("".join(map(filtering._line, rows)), encoding="utf-8")
+    assert filtering.read_pairs(path) == rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pairs")
 
 
 # The encoder

@@ -37,7 +37,8 @@ def build(study: str, cultures: Sequence[str] = (), variants: Sequence[str] = ()
         studies.culture(name)
     variants = list(variants) or list(plan["variants"])
     found = [_page(study, variant, *place, arm=f" ({variant})" if len(variants) > 1 else "")
-             for variant in variants for place in pages.places(cultures)]
+             for variant in variants
+             for place in pages.places(cultures, {name: studies.place(study, name, variant) for name in cultures})]
     home = paths.outputs() / study
     with tempfile.TemporaryDirectory(dir=home, prefix=".report-") as folder:
         source, html = Path(folder, "source"), Path(folder, "html")

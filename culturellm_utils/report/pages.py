@@ -5,20 +5,19 @@
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from nbformat import NotebookNode
 
-from culturellm_utils.parameters import ONE, STAND_INS
+from culturellm_utils.parameters import COMMON, ONE, STAND_INS
 from culturellm_utils.records import read_json
 from culturellm_utils.report import executed
 
-COMMON = "common"
 SUMMARY = "07_summary"
-ACROSS = ("02_augmentation", "03_filtering", "06_human_study", SUMMARY)
+OF_WORDINGS = ("02_augmentation", "03_filtering", "06_human_study")
 OF_CULTURE = ("01_seed_extraction", "04_fine_tuning", "05_evaluation")
 OF_ONE = ("04_fine_tuning", "05_evaluation")
 
@@ -84,9 +83,12 @@ class Page:
         return f"[{self.step}]({self.name}.ipynb)"
 
 
-def places(cultures: Sequence[str]) -> list[tuple[str, str]]:
-    """Folder and stage of every page of a variant, in the order of the navigation."""
-    folders = {COMMON: ACROSS, **dict.fromkeys(cultures, OF_CULTURE), ONE: OF_ONE}
+def places(cultures: Sequence[str], worded: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Folder and stage of every page of a variant, in the order of the navigation. ``worded`` says whose folder holds
+    a culture's wordings (``studies.place``)."""
+    folders = {COMMON: (SUMMARY,), **dict.fromkeys(cultures, OF_CULTURE), ONE: OF_ONE}
+    for folder in set(worded.values()):
+        folders[folder] = tuple(sorted((*folders[folder], *OF_WORDINGS)))
     return [(folder, stage) for folder, stages in folders.items() for stage in stages]
 
 

@@ -1,0 +1,115 @@
+"""Augmenters compared on the same questions, the same filter and equal numbers of accepted texts.
+
+    python -m culturellm_utils.comparison                                    # recorded replies, English
+    python -m culturellm_utils.comparison -p chat_backend openai -p chat_model gpt-4o -p price_input 2.5
+
+A row: what an augmenter asked (for `paper` as often as the released procedure sends it), which shares of its texts are
+similar enough, damaged or changed, how many are accepted at what cost, and how varied an equal draw of those is.
+"""
+
+import argparse
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from culturellm_utils import augmenters, client, encoder, filtering, paper, parameters, records, studies, survey
+from culturellm_utils.augmentation import Writer
+from culturellm_utils.errors import UserError
+from culturellm_utils.parameters import Augmentation
+from culturellm_utils.records import Augmented, Question
+
+#: Texts asked for per question: what the recordings of each augmenter cover.
+REQUESTED = {"two_stage": 12, "paraphrase": 12, "free": 8, "round_trip": 4, "eda": 12, "paper": 5}
+COLUMNS = ("augmenter", "requests", "tokens", "money", "texts", "similar", "damaged", "changed", "accepted",
+           "requests_per_accepted", "tokens_per_accepted", "money_per_accepted", "drawn", "diversity_gain")
+
+
+def compare(knobs: Augmentation, questions: Sequence[Question], guard: filtering.Judge,
+            per_question: int) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """A row an augmenter (see :data:`COLUMNS`; shares in 0..1, money in US dollars), and the texts drawn from each:
+    up to ``per_question`` accepted ones of every question, the same number for all augmenters."""
+    model = encoder.load(knobs.encoder)
+    rows, accepted = [], {}
+    for name, count in REQUESTED.items():
+        own = knobs.model_copy(update={"augmenter": name, "templates_requested": count})
+        writer = Writer(client.connect(own))
+        made = augmenters.augment(augmenters.Job(writer, list(questions), own))
+        spent = paper.requests_sent(made, writer.replies) if name == "paper" else writer.client.budget.spent
+        texts = _products(made)
+        kept, rejected = filtering.filter_candidates(made, questions, model, tau=knobs.tau, near_duplicate=0.995,
+                                                     guard=guard, samples_per_template=2)
+        accepted[name] = _products(kept)
+        seeds = {question.question_id: question.question for question in questions}
+        pairs = [(seeds[row.question_id], row.text) for row in texts]
+        cosines = (model.encode(a for a, _ in pairs) * model.encode(b for _, b in pairs)).sum(1)
+        verdicts = [reason.partition(":")[0] for reason in guard.judge(pairs)]
+        good = max(1, len(accepted[name]))
+        money = writer.client.budget.prices.money(spent)
+        rows.append((name, spent.requests, spent.tokens, money, len(texts), float((cosines > knobs.tau).mean()),
+                     verdicts.count("damage") / len(texts), verdicts.count("polarity") / len(texts),
+                     len(accepted[name]), spent.requests / good, spent.tokens / good, money / good))
+    drawn = _equal(accepted, per_question, knobs.random_seed)
+    base = model.encode(question.question for question in questions)
+    table = pd.DataFrame(rows, columns=COLUMNS[:-2])
+    table["drawn"] = [len(drawn[name]) for name in table["augmenter"]]
+    table["diversity_gain"] = [filtering.diversity_gain(model.encode(drawn[name]), base) if drawn[name] else np.nan
+                               for name in table["augmenter"]]
+    return table, drawn
+
+
+def _products(rows: Sequence[records.Candidate]) -> list:
+    """What an augmenter is for: samples where it makes any, else its only texts."""
+    samples = [row for row in rows if row.stage == 2]
+    return samples or list(rows)
+
+
+def _equal(accepted: dict[str, list[Augmented]], per_question: int, seed: int) -> dict[str, list[str]]:
+    """An equal draw: of each question as many as the poorest augmenter has, up to ``per_question``."""
+    by: dict[str, dict[str, list[str]]] = {name: defaultdict(list) for name in accepted}
+    for name, rows in accepted.items():
+        for row in rows:
+            by[name][row.question_id].append(row.text)
+    drawn: dict[str, list[str]] = {name: [] for name in accepted}
+    for question in sorted({q for texts in by.values() for q in texts}):
+        count = min(per_question, *(len(texts[question]) for texts in by.values()))
+        for name, texts in by.items():
+            drawn[name] += random.Random(f"{seed}:{name}:{question}").sample(texts[question], count)
+    return drawn
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m culturellm_utils.comparison", description="Compare augmenters.")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a parameter of 02_augmentation")
+    parser.add_argument("--per-question", type=int, default=2, help="accepted texts drawn per question")
+    parser.add_argument("--perplexity-model", default="", help="add the perplexity under this model")
+    parser.add_argument("--output", type=Path, help="write the table to this CSV file")
+    arguments = parser.parse_args()
+    try:
+        values = studies.defaults("02_augmentation") | {name: yaml.safe_load(text) for name, text in arguments.p}
+        knobs = parameters.validate(Augmentation, values)
+        table, drawn = compare(knobs, survey.questions(knobs.questions_path), filtering.Guards(True),
+                               arguments.per_question)
+        if arguments.perplexity_model:
+            from culturellm_utils import models, scoring
+
+            reader = models.load(arguments.perplexity_model)
+            table["perplexity"] = [scoring.perplexity(*reader, drawn[name]) for name in table["augmenter"]]
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    if arguments.output:
+        records.write_text(arguments.output, table.to_csv(index=False, float_format="%.4f"))
+    print(table.to_string(index=False, float_format="%.3f"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

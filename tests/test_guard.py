@@ -1,0 +1,232 @@
+"""The guard: labelled pairs, verdicts and their cache on made-up probabilities, a tiny NLI model, the shipped weights."""
+
+import json
+import types
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from culturellm_utils import guard, survey
+from culturellm_utils.errors import UserError
+from culturellm_utils.guard import LABELS, REASONS, Entailment, Guard, LabelledPair
+from culturellm_utils.records import read_rows
+
+PAIRS = Path(__file__).parent / "data" / "pairs"
+ROW = {"seed": "Work is a duty.", "text": "Working is a duty.", "label": "same", "note": "", "origin": "test"}
+
+
+def plain(text: str) -> str:
+    """A text without case, punctuation and spacing."""
+    return " ".join("".join(sign if sign.isalnum() else " " for sign in text.casefold()).split())
+
+
+# Labelled pairs
+
+@pytest.fixture(scope="module")
+def labelled():
+    return {name: read_rows(PAIRS / f"{name}.jsonl", LabelledPair) for name in ("train", "dev", "test")}
+
+
+@pytest.mark.parametrize("name", ["train", "dev", "test"])
+def test_labelled_pairs_have_every_label_and_no_text_is_its_seed(labelled, name):
+    assert set(Counter(row.label for row in labelled[name])) == set(LABELS)
+    assert not [row for row in labelled[name] if plain(row.text) == plain(row.seed)]
+    assert all(row.origin and row.seed.strip() == row.seed for row in labelled[name])
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "dev"), ("train", "test"), ("dev", "test")])
+def test_no_pair_is_in_two_files_whatever_its_case_and_signs(labelled, one, other):
+    first, second = ({(plain(row.seed), plain(row.text)) for row in labelled[name]} for name in (one, other))
+    assert not first & second
+
+
+def test_pairs_are_about_every_shipped_question_and_about_others(labelled):
+    shipped = {question.question for question in survey.questions("")}
+    for rows in labelled.values():
+        assert {row.seed for row in rows} > shipped
+    unseen = {row.seed for row in labelled["test"]} - {row.seed for row in labelled["train"]}
+    assert len(unseen) >= 10  # how the guard reads questions that it was not trained on
+
+
+def test_an_unknown_label_is_refused_by_line(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(f"{json.dumps(ROW)}\n{json.dumps(ROW | {'label': 'other'})}\n")
+    with pytest.raises(UserError, match=r"pairs\.jsonl line 2: field 'label': Input should be 'same', 'flipped', "):
+        read_rows(path, LabelledPair)
+
+
+# Verdicts
+
+#: What the toy guard finds: probabilities of same, flipped, hedged, damaged.
+FOUND = {"a": (0.6, 0.2, 0.1, 0.1), "b": (0.5, 0.3, 0.1, 0.1), "c": (0.5, 0.1, 0.3, 0.1), "d": (0.5, 0.1, 0.1, 0.3)}
+
+
+@pytest.fixture
+def toy(tmp_path, own_cache, monkeypatch):
+    """Guards whose weights are but a name, and what they computed."""
+    made = types.SimpleNamespace(computed=[])
+
+    def compute(self, pairs):
+        made.computed += pairs
+        return np.array([FOUND[text] for _, text in pairs], dtype=np.float32)
+
+    def load(weights="one", threshold=0.6):
+        folder = tmp_path / weights
+        folder.mkdir(exist_ok=True)
+        (folder / "guard.json").write_text(json.dumps({"threshold": float(np.float32(threshold))}))
+        (folder / "adapter_model.safetensors").write_bytes(weights.encode())
+        return Guard(folder)
+
+    monkeypatch.setattr(Guard, "_compute", compute)
+    made.load = load
+    return made
+
+
+ASKED = [("seed", text) for text in "abcd"]
+
+
+def test_a_pair_is_kept_from_the_threshold_on_and_otherwise_named_by_its_worst_label(toy):
+    reasons = ["", REASONS["flipped"], REASONS["hedged"], REASONS["damaged"]]
+    assert toy.load(threshold=0.6).judge(ASKED) == reasons
+    assert toy.load(threshold=0.5).judge(ASKED) == [""] * 4
+    assert toy.load(threshold=0.61).judge(ASKED)[0] == REASONS["flipped"]
+    assert toy.load().judge([]) == []
+
+
+def test_reasons_say_polarity_or_damage():
+    assert [REASONS[label].partition(":")[0] for label in LABELS[1:]] == ["polarity", "polarity", "damage"]
+
+
+def test_no_verdict_is_computed_twice(toy):
+    first = toy.load().probabilities([ASKED[0], ASKED[1], ASKED[0]])
+    assert toy.computed == [ASKED[0], ASKED[1]]
+    assert first.dtype == np.float32
+    assert first.tolist() == [pytest.approx(FOUND[text]) for text in "aba"]
+    assert np.array_equal(toy.load().probabilities([ASKED[1], ASKED[2], ASKED[0]])[[0, 2]], first[[1, 0]])
+    assert toy.computed == [ASKED[0], ASKED[1], ASKED[2]]
+
+
+def test_a_verdict_belongs_to_its_seed_its_text_and_its_weights(toy):
+    toy.load().probabilities([("x", "a"), ("y", "a"), ("x\na", "a"), ("x", "b")])
+    toy.load("other").probabilities([("x", "a")])
+    assert len(toy.computed) == 5
+
+
+def test_another_threshold_needs_no_new_verdicts(toy):
+    toy.load(threshold=0.5).judge(ASKED)
+    assert toy.load(threshold=0.61).judge(ASKED).count("") == 0
+    assert toy.computed == ASKED
+
+
+@given(rows=st.lists(st.lists(st.floats(0.01, 1), min_size=4, max_size=4), min_size=1, max_size=6),
+       threshold=st.floats(0, 1))
+def test_a_pair_has_a_reason_exactly_when_it_is_below_the_threshold(rows, threshold):
+    found = np.array(rows, dtype=np.float32)
+    found /= found.sum(1, keepdims=True)
+    toy = types.SimpleNamespace(threshold=threshold, probabilities=lambda pairs: found)
+    reasons = Guard.judge(toy, [("seed", str(i)) for i in range(len(found))])
+    assert [not reason for reason in reasons] == [row[0] >= threshold for row in found]
+    assert {reason for reason in reasons if reason} <= set(REASONS.values())
+
+
+# An NLI model
+
+NLI = {"entailment": [("work is a duty", "a duty is work"), ("a duty is work", "work is a duty"),
+                      ("work is a duty", "work is")],
+       "neutral": [("work is", "work is a duty"), ("work is a duty", "no"), ("no", "work is a duty")],
+       "contradiction": [("work is a duty", "work is no duty"), ("work is no duty", "work is a duty"),
+                         ("duty", "a duty")]}
+
+
+def cross_encoder(place: Path, labels: list[str]) -> str:
+    """A tiny cross-encoder with these labels, untrained; the folder that it is in."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"work is a duty no".split()]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, hidden_dropout_prob=0, attention_probs_dropout_prob=0,
+        id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+                                        sep_token="[SEP]", model_max_length=32)
+    if "neutral" in labels:
+        learn(model, tokenizer, labels)
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    return str(place)
+
+
+def learn(model, tokenizer, labels):
+    """Teach it :data:`NLI` by heart."""
+    asked = [(pair, labels.index(label)) for label, pairs in NLI.items() for pair in pairs]
+    inputs = tokenizer([a for (a, _), _ in asked], [b for (_, b), _ in asked], padding=True, return_tensors="pt")
+    aims = torch.tensor([aim for _, aim in asked])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        loss = model(**inputs, labels=aims).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+
+
+@pytest.fixture(scope="module")
+def entailment(tmp_path_factory):
+    return Entailment(cross_encoder(tmp_path_factory.mktemp("nli") / "model", ["neutral", "entailment", "contradiction"]))
+
+
+@pytest.mark.parametrize(("pair", "reason"), [
+    (("work is a duty", "a duty is work"), ""),
+    (("a duty is work", "work is a duty"), ""),
+    (("work is a duty", "work is"), "polarity: not equivalent (NLI)"),          # follows, but says less
+    (("work is", "work is a duty"), "polarity: not equivalent (NLI)"),          # says more
+    (("work is a duty", "no"), "polarity: not equivalent (NLI)"),               # neutral both ways
+    (("work is a duty", "work is no duty"), "polarity: contradiction (NLI)"),
+    (("work is no duty", "work is a duty"), "polarity: contradiction (NLI)"),
+])
+def test_a_text_must_follow_from_its_seed_and_the_seed_from_it(entailment, pair, reason):
+    assert entailment.judge([pair]) == [reason]
+
+
+def test_a_contradiction_in_one_direction_is_enough(entailment, monkeypatch):
+    said = iter([["entailment", "contradiction", "neutral"], ["contradiction", "entailment", "contradiction"]])
+    rows = {"neutral": [1.0, 0, 0], "entailment": [0, 1.0, 0], "contradiction": [0, 0, 1.0]}
+    monkeypatch.setattr(entailment._model, "predict", lambda pairs, **_: np.array([rows[name] for name in next(said)]))
+    assert entailment.judge([("a", "b")] * 3) == ["polarity: contradiction (NLI)"] * 3
+
+
+def test_pairs_are_judged_in_their_order_and_none_gives_none(entailment):
+    pairs = [("work is a duty", "no"), ("work is a duty", "a duty is work"), ("work is a duty", "work is no duty")]
+    assert [reason[:22] for reason in entailment.judge(pairs)] == ["polarity: not equivale", "", "polarity: contradictio"]
+    assert entailment.judge([]) == []
+
+
+def test_labels_count_by_name_in_any_case_and_order(tmp_path):
+    found = Entailment(cross_encoder(tmp_path / "model", ["CONTRADICTION", "Neutral", "ENTAILMENT"]))
+    assert found._labels == ["contradiction", "neutral", "entailment"]
+
+
+@pytest.mark.parametrize("labels", [["not_entailment", "entailment"], ["LABEL_0"], ["LABEL_0", "LABEL_1", "LABEL_2"]])
+def test_a_model_with_other_labels_is_refused_in_one_sentence(tmp_path, labels):
+    place = cross_encoder(tmp_path / "model", labels)
+    with pytest.raises(UserError) as caught:
+        Entailment(place)
+    assert str(caught.value) == (f"nli_model '{place}' has the labels {', '.join(labels).lower()}; one with entailment "
+                                 "and contradiction is needed")
+
+
+def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(UserError) as caught:
+        Entailment(str(tmp_path))
+    assert str(caught.value).startswith(f"nli_model '{tmp_path}' cannot be loaded (")
+    assert str(caught.value).endswith("): give a folder or the hub name of an NLI cross-encoder")
+    assert "\n" not in str(caught.value)
