@@ -104,7 +104,9 @@ rule augmentation:
         candidates=update(f"{AT}/{{place}}/candidates.jsonl"),
         replies=update(f"{AT}/{{place}}/replies.jsonl"),
     log: f"{AT}/{{place}}/log/02_augmentation.ipynb"
-    params: knobs=knobs("02_augmentation"), prompt_names=PROMPT_NAMES
+    params:
+        knobs=knobs("02_augmentation"),  # a culture's own language has all system prompts translated
+        prompt_names=lambda wildcards: [] if wildcards.place == parameters.COMMON else PROMPT_NAMES,
     shell: RUN
 
 

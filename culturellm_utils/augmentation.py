@@ -8,7 +8,6 @@ request, for substitutes of all its words at once, and draws samples by replacin
 """
 
 import random
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -125,8 +124,8 @@ def make_samples(writer: Writer, templates: list[Candidate], questions: list[Que
 def usable_substitutes(reply: str, template: str, protected: Iterable[str], language: str = "English") -> Verdict:
     """The substitutes of a reply that may be used in ``template``, by position; the detail says what was refused.
 
-    Refused: words not at the stated position, guarded or protected words, and substitutes that are empty, of
-    more than three words, or not plain words. A reply without any usable substitute is not used.
+    Refused: words not at the stated position, guarded or protected words, and substitutes that are empty, of more than
+    three words, not plain words, or in another script. A reply without any usable substitute is not used.
     """
     words = languages.tokens(template, language)
     locked = protected_positions(template, protected, language)
@@ -147,7 +146,8 @@ def usable_substitutes(reply: str, template: str, protected: Iterable[str], lang
         elif position in locked:
             problems.append(f"'{word}' is protected")
         else:
-            fitting = [s for s in offered if isinstance(s, str) and _plain(s, word, language) and plain(s) != plain(word)]
+            fitting = [s for s in offered
+                       if isinstance(s, str) and _fits(s, word, language) and plain(s) != plain(word)]
             if len(fitting) < len(offered):
                 problems.append(f"'{word}': {len(offered) - len(fitting)} substitutes are not plain words")
             if fitting:
@@ -218,10 +218,10 @@ def substitute(template: str, choice: Mapping[int, str], language: str = "Englis
     return "".join([*pieces, template[end:]]), made
 
 
-def _plain(new: str, old: str, language: str) -> bool:
+def _fits(new: str, old: str, language: str) -> bool:
     """Whether ``new`` is one to three words, in the script of the word that it stands for."""
     parts = languages.tokens(new, language)
-    return (bool(parts) and len(new.split()) <= 3 and len(parts) <= 4 and new == new.strip()
+    return (bool(parts) and len(new.split()) <= 3 and len(parts) <= 4 and new == " ".join(new.split())
             and all(part[0].isalnum() or part[0] == "_" for part in parts)
             and (languages.written(new, language) or not languages.written(old, language)))
 

@@ -5,17 +5,18 @@ Each takes a :class:`Job` and gives candidates; `two_stage` is this project's, `
     >>> augment(Job(writer, questions, knobs))[0].candidate_id
     'Q27-t01'
 
-    python -m culturellm_utils.augmenters --per-question 4      # the comparison on equal numbers, as a table
+    python -m culturellm_utils.comparison --per-question 2      # all of them on equal numbers, as a table
 """
 
 import random
-import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 
 from culturellm_utils import augmentation, encoder, languages, paper, prompts
 from culturellm_utils.augmentation import Writer, texts_schema
-from culturellm_utils.client import Request
+from culturellm_utils.client import Client, Reply, Request, Show, quiet
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import Augmentation
 from culturellm_utils.records import Candidate, Question
@@ -26,6 +27,9 @@ PIVOTS = ("German", "Spanish", "Chinese", "Turkish", "French", "Russian", "Arabi
           "Portuguese", "Indonesian")
 #: Share of a sentence's words that EDA changes, and its four operations (Wei and Zou, 2019).
 EDA_SHARE, EDA_OPERATIONS = 0.1, ("replace", "insert", "swap", "delete")
+#: What the recordings say of replies to come: the share of a sentence's tokens that get substitutes, the tokens of five
+#: synonyms, and the different words of five templates for each of their question's.
+REPLACED_SHARE, TOKENS_OF_SYNONYMS, NEW_WORDS = 0.2, 20, 2.2
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def round_trip(job: Job) -> list[Candidate]:
         back = job.writer.sentences([translation_request(q.question_id, text, pivot, "English") for q, text in gone], 1,
                                     "texts")
         made += [job.writer.candidate(q, number, texts[0]) for (q, _), texts in zip(gone, back, strict=True) if texts]
-    return sorted(made, key=lambda c: [q.question_id for q in job.questions].index(c.question_id))
+    place = {question.question_id: number for number, question in enumerate(job.questions)}
+    return sorted(made, key=lambda candidate: place[candidate.question_id])
 
 
 def translation_request(subject: str, text: str, source: str, target: str) -> Request:
@@ -89,37 +94,41 @@ def translation_request(subject: str, text: str, source: str, target: str) -> Re
 
 def eda(job: Job) -> list[Candidate]:
     """Random word operations (EDA, Wei and Zou 2019); synonyms come from the chat model in the place of WordNet."""
-    words = [word for q in job.questions for word in paper.replaceable(q.question)]
-    known = paper.synonyms(job.writer, words)
+    words = {q.question_id: paper.replaceable(q.question) for q in job.questions}
+    known = paper.synonyms(job.writer, chain(*words.values()))
     made = []
     for question in job.questions:
         chance = random.Random(f"{job.knobs.random_seed}:{question.question_id}")
-        listed = {word.lower(): known[word.lower(), tag] for word, tag in paper.replaceable(question.question)}
+        listed = {word.lower(): known[word.lower(), tag] for word, tag in words[question.question_id]}
         made += [job.writer.candidate(question, number,
-                                      _disturbed(question.question, EDA_OPERATIONS[number % 4], listed, chance))
+                                      disturbed(question.question, EDA_OPERATIONS[number % 4], listed, chance))
                  for number in range(1, job.knobs.templates_requested + 1)]
     return made
 
 
-def _disturbed(text: str, operation: str, synonyms: dict[str, list[str]], chance: random.Random) -> str:
-    """A sentence after one of EDA's operations on a tenth of its words, at least one."""
+def disturbed(text: str, operation: str, synonyms: dict[str, list[str]], chance: random.Random) -> str:
+    """A sentence after one of EDA's operations on a tenth of its words, at least one; as it was when it has too few
+    words or none with a synonym (``synonyms`` has them by word in lower case)."""
     words = text.split()
     for _ in range(max(1, round(EDA_SHARE * len(words)))):
-        known = [i for i, word in enumerate(words) if synonyms.get(word.strip(".,?!").lower())]
+        known = [i for i, word in enumerate(words) if synonyms.get(_bare(word).lower())]
         if operation == "swap" and len(words) > 1:
             i, j = chance.sample(range(len(words)), 2)
             words[i], words[j] = words[j], words[i]
         elif operation == "delete" and len(words) > 1:
             del words[chance.randrange(len(words))]
-        elif known:
+        elif operation in ("replace", "insert") and known:
             i = chance.choice(known)
-            bare = words[i].strip(".,?!")
-            new = chance.choice(synonyms[bare.lower()])
+            new = chance.choice(synonyms[_bare(words[i]).lower()])
             if operation == "replace":
-                words[i] = words[i].replace(bare, new)
+                words[i] = words[i].replace(_bare(words[i]), new)
             else:
                 words.insert(chance.randint(0, len(words)), new)
-    return re.sub(r"\s+", " ", " ".join(words))
+    return " ".join(words)
+
+
+def _bare(word: str) -> str:
+    return word.strip(".,;:?!()")
 
 
 def released(job: Job) -> list[Candidate]:
@@ -139,15 +148,16 @@ ENGLISH_ONLY = ("free", "round_trip", "eda", "paper")
 def augment(job: Job) -> list[Candidate]:
     """Candidates by the augmenter that the parameters name."""
     name, language = job.knobs.augmenter, job.writer.book.language
-    if name in ENGLISH_ONLY and language != "English":
+    if name in ENGLISH_ONLY and languages.code(language) != "en":
         raise UserError(f"augmenter '{name}' works in English only: set language to english, or augmenter to two_stage")
     return AUGMENTERS[name](job)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will ask, before it starts: requests in all, those among ``certain`` ones that are answered on disk,
-    tokens and US dollars (estimated), and seconds if the model writes 40 tokens a second."""
+    """What a run will ask, before it starts: requests and tokens in all (estimated while some replies are not on disk),
+    the requests that are certain by now, those of them that are answered on disk, what is left to pay in US dollars,
+    and seconds if the model writes 40 tokens a second."""
 
     usage: Usage
     certain: int
@@ -157,61 +167,86 @@ class Plan:
 
 
 def plan(job: Job) -> Plan:
-    """What the augmenter will ask. Where stage 1 is on disk, stage 2 is known too."""
-    asked, usage = expected(job)
-    client = job.writer.client
-    if job.knobs.augmenter == "two_stage" and client.known(asked) == len(asked):
-        peek = Job(Writer(client, job.writer.book), job.questions, job.knobs)
-        asked = [*asked, *augmentation.substitutes_requests(paraphrase(peek), job.questions,
-                                                            job.knobs.substitutes_requested, job.writer.book)]
-    known = client.known(asked)
-    left = 1 - known / len(asked) if len(asked) == usage.requests else 1.0
+    """What the augmenter will ask. It runs on the replies that are on disk, as far as they go; nothing is sent."""
+    disk = _Disk(job.writer.client)
+    looked = Writer(disk, job.writer.book)
+    try:
+        augment(Job(looked, job.questions, job.knobs))
+    except _NotOnDisk:
+        usage = expected(job)[1]
+    else:
+        usage = Usage(len(looked.replies), sum(row.prompt_tokens for row in looked.replies),
+                      sum(row.completion_tokens for row in looked.replies))
+    known = disk.known(disk.asked)
+    left = max(0.0, 1 - known / max(1, usage.requests)) if known < len(disk.asked) else 0.0
     seconds = (usage.completion_tokens / 40 + usage.requests / 2) * left / job.knobs.max_concurrency
-    return Plan(usage, len(asked), known, client.budget.prices.money(usage) * left, seconds)
+    return Plan(usage, len(disk.asked), known, disk.budget.prices.money(usage) * left, seconds)
+
+
+class _NotOnDisk(Exception):
+    """What is asked has no reply yet."""
+
+
+class _Disk:
+    """A client that reads replies and sends nothing; the client that it is made from stays as it is."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = deepcopy(client)
+        self.source, self.retries, self.budget = client.source, client.retries, client.budget
+        self.asked: list[Request] = []
+
+    def known(self, requests: list[Request]) -> int:
+        return self._client.known(requests)
+
+    def ask(self, requests: list[Request], show: Show = quiet) -> list[Reply]:
+        self.asked += requests
+        if self.known(requests) < len(requests):
+            raise _NotOnDisk
+        return self._client.ask(requests)
 
 
 def expected(job: Job) -> tuple[list[Request], Usage]:
     """The first requests of an augmenter, and an estimate of all that it will ask: requests and tokens.
 
-    Replies are estimated by the length of the questions, stage 2 by the questions in the place of the templates.
+    Sentences that are to come are taken to be as long as their questions, and to bring about as many new words as the
+    shipped ones do.
     """
     knobs, book, questions = job.knobs, job.writer.book, job.questions
     count = knobs.templates_requested
-    size = [estimated_tokens(q.question) for q in questions]
-    words = [len(languages.tokens(q.question, book.language)) for q in questions]
-    first = augmentation.template_requests(questions, count, book)
-    stage1 = _cost(first, [count * (s + 6) for s in size])
-    synonyms = [len(paper.replaceable(q.question)) for q in questions]
-    if knobs.augmenter == "paraphrase":
-        return first, stage1
+    size = sum(estimated_tokens(q.question) + 6 for q in questions)
     if knobs.augmenter == "free":
-        asked = [_free_request(q, count) for q in questions]
-        return asked, _cost(asked, [count * (s + 6) for s in size])
+        first = [_free_request(q, count) for q in questions]
+        return first, _cost(first, count * size)
     if knobs.augmenter == "round_trip":
-        asked = [translation_request(q.question_id, q.question, "English", pivot)
+        first = [translation_request(q.question_id, q.question, "English", pivot)
                  for pivot in PIVOTS[:count] for q in questions]
-        once = _cost(asked, [s + 12 for s in size] * min(count, len(PIVOTS)))
-        return asked, once + once
-    if knobs.augmenter == "eda":
-        asked = [paper.synonyms_request(*word) for word in dict.fromkeys(
-            (word.lower(), tag) for q in questions for word, tag in paper.replaceable(q.question))]
-        return asked, _cost(asked, [30] * len(asked))
-    if knobs.augmenter == "paper":
-        asked = [paper.sentences_request(q) for q in questions]
-        cost = _cost(asked, [paper.TEMPLATES * (s + 6) for s in size])
-        per_word = _cost([paper.synonyms_request("word", "NN")], [30])
-        for _ in range(paper.TEMPLATES * sum(synonyms)):
-            cost += per_word
-        return asked, cost
-    template = augmentation.Candidate(candidate_id="t", question_id="q", stage=1, template_id="t", text="t",
-                                      substitutions=[], source="")
-    second = augmentation.substitutes_requests(
-        [template.model_copy(update={"question_id": q.question_id, "text": q.question}) for q in questions], questions,
-        knobs.substitutes_requested, book)
-    once = _cost(second, [n * 0.3 * (22 + 4 * knobs.substitutes_requested) for n in words])
-    return first, stage1 + Usage(count * once.requests, count * once.prompt_tokens, count * once.completion_tokens)
+        there = _cost(first, len(PIVOTS[:count]) * size)
+        return first, there + there
+    if knobs.augmenter in ("eda", "paper"):
+        words = dict.fromkeys((word.lower(), tag) for q in questions for word, tag in paper.replaceable(q.question))
+        asked = [paper.synonyms_request(*word) for word in words]
+        synonyms = _cost(asked, len(asked) * TOKENS_OF_SYNONYMS)
+        if knobs.augmenter == "eda":
+            return asked, synonyms
+        first = [paper.sentences_request(q) for q in questions]
+        return first, _cost(first, paper.TEMPLATES * size) + _times(NEW_WORDS, synonyms)
+    first = augmentation.template_requests(questions, count, book)
+    usage = _cost(first, count * size)
+    if knobs.augmenter == "two_stage":
+        # The questions in the place of the templates.
+        second = augmentation.substitutes_requests([job.writer.candidate(q, 0, q.question).model_copy(
+            update={"template_id": q.question_id}) for q in questions], questions, knobs.substitutes_requested, book)
+        words = sum(len(languages.tokens(q.question, book.language)) for q in questions)
+        each = _cost(second, words * REPLACED_SHARE * (22 + 4 * knobs.substitutes_requested))
+        usage += _times(count, each)
+    return first, usage
 
 
-def _cost(requests: list[Request], completions: list[float]) -> Usage:
+def _cost(requests: list[Request], completion_tokens: float) -> Usage:
     prompt = sum(estimated_tokens(message.content) for request in requests for message in request.messages)
-    return Usage(len(requests), prompt, round(sum(completions)))
+    return Usage(len(requests), prompt, round(completion_tokens))
+
+
+def _times(factor: float, usage: Usage) -> Usage:
+    return Usage(round(factor * usage.requests), round(factor * usage.prompt_tokens),
+                 round(factor * usage.completion_tokens))

@@ -123,7 +123,6 @@ class Batch(OpenAI):
         path = write_text(self._file(mark), "".join(lines))
         uploaded = self._patiently(lambda: server.files.create(file=path, purpose="batch"))
         self.store.put({f"batch of {name}": mark.encode() for name in part})
-
         tries = count()
 
         def start() -> Job:
@@ -149,7 +148,10 @@ class Batch(OpenAI):
             job = self._patiently(lambda name=job.id: server.batches.retrieve(name))
         failed: dict[str, str] = {}
         for file in filter(None, (job.output_file_id, job.error_file_id)):
-            failed |= self._take(self._patiently(lambda file=file: server.files.content(file)).content, part, progress)
+            content = self._patiently(lambda file=file: server.files.content(file)).content
+            if content.lstrip()[:1] == b"<":
+                raise client.web_page(self.address)
+            failed |= self._take(content, part, progress)
         if job.status == "completed":
             unread = self._unanswered(part).keys() - failed.keys()
             self.budget.lost += sum((self.most(part[name]) for name in unread), start=Usage())
@@ -210,4 +212,3 @@ class Batch(OpenAI):
                     raise client.web_page(self.address)
                 return answer
             time.sleep(pause)
-        raise AssertionError("the last try returns or raises")

@@ -171,6 +171,7 @@ class Recorded:
 
     def __init__(self, prices: Prices | None = None) -> None:
         self.budget = Budget(prices=prices or Prices())
+        self._counted: set[str] = set()
 
     def known(self, requests: list[Request]) -> int:
         """How many of the requests cost nothing: all."""
@@ -190,7 +191,9 @@ class Recorded:
                 )
             prompt = "".join(message.content for message in request.messages)
             reply = Reply(text=text, prompt_tokens=estimated_tokens(prompt), completion_tokens=estimated_tokens(text))
-            self.budget.spent += reply.usage
+            if (name := recording_key(request)) not in self._counted:  # as a live reply: from disk the second time
+                self._counted.add(name)
+                self.budget.spent += reply.usage
             replies.append(reply)
         return replies
 

@@ -26,36 +26,38 @@ from culturellm_utils.records import Augmented, Question
 
 #: Texts asked for per question: what the recordings of each augmenter cover.
 REQUESTED = {"two_stage": 12, "paraphrase": 12, "free": 8, "round_trip": 4, "eda": 12, "paper": 5}
+#: The filter of the default study.
+NEAR_DUPLICATE, SAMPLES_PER_TEMPLATE = 0.995, 2
 COLUMNS = ("augmenter", "requests", "tokens", "money", "texts", "similar", "damaged", "changed", "accepted",
            "requests_per_accepted", "tokens_per_accepted", "money_per_accepted", "drawn", "diversity_gain")
 
 
 def compare(knobs: Augmentation, questions: Sequence[Question], guard: filtering.Judge,
             per_question: int) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """A row an augmenter (see :data:`COLUMNS`; shares in 0..1, money in US dollars), and the texts drawn from each:
-    up to ``per_question`` accepted ones of every question, the same number for all augmenters."""
+    """A row an augmenter (see :data:`COLUMNS`; shares in 0..1, money in US dollars; what an augmenter without texts
+    lacks is missing), and the texts drawn from each: up to ``per_question`` accepted ones of every question, the same
+    number for all augmenters. Texts are samples where an augmenter makes any, else all that it makes."""
+    if knobs.language != "english":
+        raise UserError("augmenters are compared in English: leave language at english")
     model = encoder.load(knobs.encoder)
+    seeds = {question.question_id: question.question for question in questions}
     rows, accepted = [], {}
     for name, count in REQUESTED.items():
         own = knobs.model_copy(update={"augmenter": name, "templates_requested": count})
         writer = Writer(client.connect(own))
         made = augmenters.augment(augmenters.Job(writer, list(questions), own))
         spent = paper.requests_sent(made, writer.replies) if name == "paper" else writer.client.budget.spent
-        texts = _products(made)
-        kept, rejected = filtering.filter_candidates(made, questions, model, tau=knobs.tau, near_duplicate=0.995,
-                                                     guard=guard, samples_per_template=2)
-        accepted[name] = _products(kept)
-        seeds = {question.question_id: question.question for question in questions}
-        pairs = [(seeds[row.question_id], row.text) for row in texts]
-        cosines = (model.encode(a for a, _ in pairs) * model.encode(b for _, b in pairs)).sum(1)
-        verdicts = [reason.partition(":")[0] for reason in guard.judge(pairs)]
-        good = max(1, len(accepted[name]))
         money = writer.client.budget.prices.money(spent)
-        rows.append((name, spent.requests, spent.tokens, money, len(texts), float((cosines > knobs.tau).mean()),
-                     verdicts.count("damage") / len(texts), verdicts.count("polarity") / len(texts),
+        last = max((row.stage for row in made), default=1)
+        pairs = [(seeds[row.question_id], row.text) for row in made if row.stage == last]
+        kept, _ = filtering.filter_candidates(made, questions, model, tau=knobs.tau, near_duplicate=NEAR_DUPLICATE,
+                                              guard=guard, samples_per_template=SAMPLES_PER_TEMPLATE)
+        accepted[name] = [row for row in kept if row.stage == last]
+        good = len(accepted[name]) or np.nan
+        rows.append((name, spent.requests, spent.tokens, money, len(pairs), *_shares(pairs, model, guard, knobs.tau),
                      len(accepted[name]), spent.requests / good, spent.tokens / good, money / good))
     drawn = _equal(accepted, per_question, knobs.random_seed)
-    base = model.encode(question.question for question in questions)
+    base = model.encode(seeds.values())
     table = pd.DataFrame(rows, columns=COLUMNS[:-2])
     table["drawn"] = [len(drawn[name]) for name in table["augmenter"]]
     table["diversity_gain"] = [filtering.diversity_gain(model.encode(drawn[name]), base) if drawn[name] else np.nan
@@ -63,10 +65,15 @@ def compare(knobs: Augmentation, questions: Sequence[Question], guard: filtering
     return table, drawn
 
 
-def _products(rows: Sequence[records.Candidate]) -> list:
-    """What an augmenter is for: samples where it makes any, else its only texts."""
-    samples = [row for row in rows if row.stage == 2]
-    return samples or list(rows)
+def _shares(pairs: Sequence[tuple[str, str]], model: encoder.Encoder, guard: filtering.Judge,
+            tau: float) -> tuple[float, float, float]:
+    """Which shares of (seed, text) are similar enough, damaged, changed."""
+    if not pairs:
+        return np.nan, np.nan, np.nan
+    cosines = (model.encode(seed for seed, _ in pairs) * model.encode(text for _, text in pairs)).sum(1)
+    verdicts = [reason.partition(":")[0] for reason in guard.judge(pairs)]
+    return (float((cosines > tau).mean()), verdicts.count("damage") / len(pairs),
+            verdicts.count("polarity") / len(pairs))
 
 
 def _equal(accepted: dict[str, list[Augmented]], per_question: int, seed: int) -> dict[str, list[str]]:
@@ -101,7 +108,8 @@ def main() -> int:
             from culturellm_utils import models, scoring
 
             reader = models.load(arguments.perplexity_model)
-            table["perplexity"] = [scoring.perplexity(*reader, drawn[name]) for name in table["augmenter"]]
+            table["perplexity"] = [scoring.perplexity(*reader, drawn[name]) if drawn[name] else np.nan
+                                   for name in table["augmenter"]]
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

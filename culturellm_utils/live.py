@@ -208,8 +208,8 @@ class _Sending:
                 try:
                     with anyio.fail_after(self.client.settings.request_timeout):
                         reply = await self._send(server, request)
-                    await anyio.to_thread.run_sync(self.client.keep, {name: reply}, limiter=self.disk)
                     self.replies += 1
+                    await anyio.to_thread.run_sync(self.client.keep, {name: reply}, limiter=self.disk)
                     return self.client.count({name: reply}, self.progress)
                 except Exception as error:
                     limited = getattr(error, "status_code", None) == 429

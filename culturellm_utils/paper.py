@@ -8,7 +8,9 @@ above tau to the *template* counts. The samples most similar to the seed are kep
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 
 from textblob.en import tag
 
@@ -21,8 +23,9 @@ from culturellm_utils.records import Candidate, Question, ReplyRow
 from culturellm_utils.replies import Verdict
 from culturellm_utils.usage import Usage
 
-TEMPLATES, SYNONYMS, ROUNDS, TRIES = 5, 5, 10, 10
-SAMPLES_PER_TEMPLATE = 2
+#: Templates asked for and kept, synonyms of a word, rounds of replacement, requests for templates at most, and samples
+#: kept of each question, which its templates share equally.
+TEMPLATES, SYNONYMS, ROUNDS, TRIES, SAMPLES = 5, 5, 10, 10, 10
 #: The tags that the released code replaces (Penn Treebank), and what it calls them when it asks.
 REPLACED = {"NN": "noun", "NNS": "plural noun", "NNP": "proper noun", "JJ": "adjective", "RB": "adverb", "VB": "verb",
             "VBD": "verb, past tense", "VBG": "verb, present participle", "VBN": "verb, past participle"}
@@ -39,15 +42,16 @@ def sentences_request(question: Question, attempt: int = 0) -> Request:
 
 def synonyms_request(word: str, tag_: str) -> Request:
     """Stage 2's request: the word and its part of speech, without the sentence."""
-    return Request(word, "synonyms", chat(
+    return Request(f"{word} ({REPLACED[tag_]})", "synonyms", chat(
         "You are a helpful assistant.",
         f"Give {SYNONYMS} synonyms of a word.\nItem: {word} ({REPLACED[tag_]})\nReply as {{\"synonyms\": [\"...\"]}}."),
         texts_schema("synonyms"))
 
 
 def replaceable(sentence: str) -> list[tuple[str, str]]:
-    """The words of a sentence that the procedure replaces, each with its tag, in order."""
-    return [(word, tag_) for word, tag_ in tag(sentence) if tag_ in REPLACED and word.isalpha()]
+    """The words of a sentence that the procedure replaces, each with its tag, in order; pieces of "don't" are none."""
+    return [(word, tag_) for word, tag_ in tag(sentence) if tag_ in REPLACED and word.replace("-", "").isalpha()
+            and len(word) > 1 and word not in ("re", "ve", "ll")]
 
 
 def synonyms(writer: Writer, words: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
@@ -62,6 +66,8 @@ def _listed(request: Request, reply: Reply) -> Verdict:
     """The verdict on a reply that should list synonyms: as many as there are will do."""
     try:
         found = replies.json_object(reply.text)["synonyms"]
+        if not isinstance(found, list):
+            raise TypeError("'synonyms' is no list")
         words = [" ".join(word.split()) for word in found if isinstance(word, str) and word.strip()]
     except (ValueError, KeyError, TypeError) as error:
         return replies.not_json(reply.text, error)
@@ -71,20 +77,22 @@ def _listed(request: Request, reply: Reply) -> Verdict:
 def augment(writer: Writer, questions: list[Question], encoder: Encoder, tau: float, seed: int) -> list[Candidate]:
     """Templates and samples by the released procedure. English only."""
     templates = _templates(writer, questions, encoder, tau)
-    words = {t.template_id: replaceable(t.text) for t in templates}
-    known = synonyms(writer, (word for listed in words.values() for word in listed))
-    vector = dict(zip([q.question_id for q in questions], encoder.encode(q.question for q in questions), strict=True))
+    words = [replaceable(t.text) for t in templates]
+    known = synonyms(writer, (word for listed in words for word in listed))
+    texts = [_samples(t.text, listed, known, random.Random(f"{seed}:{t.template_id}"))
+             for t, listed in zip(templates, words, strict=True)]
+    seeds = {question.question_id: question.question for question in questions}
+    wanted = list(dict.fromkeys([*seeds.values(), *(t.text for t in templates), *chain(*texts)]))
+    vectors = dict(zip(wanted, encoder.encode(wanted), strict=True))
+    shared = Counter(t.question_id for t in templates)
     made: list[Candidate] = list(templates)
-    for template in templates:
-        texts = _samples(template.text, words[template.template_id], known,
-                         random.Random(f"{seed}:{template.template_id}"))
-        own = encoder.encode([template.text])[0]
-        vectors = dict(zip(texts, encoder.encode(texts), strict=True)) if texts else {}
-        passed = [text for text in texts if vectors[text] @ own > tau]
-        passed.sort(key=lambda text: -float(vectors[text] @ vector[template.question_id]))
+    for template, found in zip(templates, texts, strict=True):
+        own, seed_vector = vectors[template.text], vectors[seeds[template.question_id]]
+        passed = [text for text in found if vectors[text] @ own > tau]
+        passed.sort(key=lambda text: -float(vectors[text] @ seed_vector))
         made += [template.model_copy(update={"candidate_id": f"{template.template_id}-s{number}", "stage": 2,
                                              "text": text})
-                 for number, text in enumerate(passed[:SAMPLES_PER_TEMPLATE], start=1)]
+                 for number, text in enumerate(passed[: SAMPLES // shared[template.question_id]], start=1)]
     return made
 
 
@@ -123,10 +131,12 @@ def _samples(template: str, words: list[tuple[str, str]], known: dict[tuple[str,
 
 
 def requests_sent(candidates: list[Candidate], rows: list[ReplyRow]) -> Usage:
-    """What the released procedure sends: the requests of stage 1, and one for each replaceable word of each template,
-    at the mean cost of those that were really asked."""
-    first = [row for row in rows if row.purpose == "sentences"]
-    asked = {row.subject: row for row in rows if row.purpose == "synonyms"}
-    words = [word.lower() for c in candidates if c.stage == 1 for word, _ in replaceable(c.text)]
-    spent = [*first, *(asked[word] for word in words)]
-    return Usage(len(spent), sum(row.prompt_tokens for row in spent), sum(row.completion_tokens for row in spent))
+    """What the released procedure sends: the requests of stage 1, and one for each replaceable word of each template
+    wherever it stands, each at what it cost here."""
+    often = Counter(synonyms_request(word.lower(), tag_).subject for candidate in candidates if candidate.stage == 1
+                    for word, tag_ in replaceable(candidate.text))
+    spent = Usage()
+    for row in rows:
+        times = {"sentences": 1, "synonyms": often[row.subject]}.get(row.purpose, 0)
+        spent += Usage(times, times * row.prompt_tokens, times * row.completion_tokens)
+    return spent

@@ -89,8 +89,9 @@ class Rejected(Augmented):
     reason: str
 
 
-#: What can become of a chat reply: it is used as it came, or why not (of what is partly usable, the part is used).
-OUTCOMES = ("used", "empty", "refusal", "cut off", "not JSON", "wrong count", "markup", "another language", "unusable")
+#: What can become of a chat reply: it is used as it came or in part, or why it is not.
+OUTCOMES = ("used", "partly used", "empty", "refusal", "cut off", "not JSON", "wrong count", "markup",
+            "another language", "unusable")
 
 
 class ReplyRow(Row):

@@ -62,11 +62,11 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """Commit when all went well, close in any case."""
+        """Commit when all went well, close in any case. The plain rollback journal: switching to a write-ahead log may
+        fail at once when two processes do, and needs shared memory, which network disks lack."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=60)) as database, database:
-                database.execute("PRAGMA journal_mode=WAL")
                 yield database
         except (sqlite3.DatabaseError, OSError) as error:
             broken = re.search("not a database|malformed", str(error))

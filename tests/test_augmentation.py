@@ -1,6 +1,5 @@
 """Prompts, substitution and draws by hand and by property; and whether the shipped recordings hold what is said."""
 
-import contextlib
 import json
 import random
 import re
@@ -13,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturellm_utils import augmentation, client, paths, prompts, studies, survey
-from culturellm_utils.augmentation import draw, protected_positions, substitute, usable_substitutes
-from culturellm_utils.client import Recording
+from culturellm_utils import augmentation, client, languages, paper, paths, prompts, studies, survey
+from culturellm_utils.augmentation import Writer, draw, protected_positions, substitute, usable_substitutes
+from culturellm_utils.client import Recording, Reply, Request, recording_key
+from culturellm_utils.prompts import Phrasebook
 from culturellm_utils.records import Candidate, Question, Substitution, read_rows
+from culturellm_utils.usage import Budget
 
 GOALS = "Few goals have driven me as strongly in life as making my parents proud."
 QUESTION = Question(question_id="Q27", topic="Social values", question="Making my parents proud is a goal of mine.",
@@ -30,11 +31,12 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3), max_leaves=9,
 )
 entries = st.fixed_dictionaries(
-    {}, optional={"position": st.integers(-2, 20) | anything, "word": st.sampled_from(prompts.tokens(GOALS)) | anything,
+    {}, optional={"position": st.integers(-2, 20) | anything,
+                  "word": st.sampled_from(languages.tokens(GOALS)) | anything,
                   "substitutes": st.lists(st.text(max_size=9) | anything, max_size=3) | anything},
 )
 # Any text at all, any JSON, and what nearly is a reply.
-replies = (st.text(max_size=80) | anything.map(json.dumps) | st.lists(entries, max_size=4).map(
+any_reply = (st.text(max_size=80) | anything.map(json.dumps) | st.lists(entries, max_size=4).map(
     lambda words: json.dumps({"words": words})))
 templates = st.text(alphabet=string.ascii_letters + "áé0 \t\n,.?'’-", min_size=1, max_size=60)
 
@@ -48,13 +50,17 @@ class Canned:
 
     source = "canned"
 
-    def __init__(self, *replies: str) -> None:
-        self.replies = list(replies)
-        self.requests: list = []
+    def __init__(self, *replies: str, retries: int = 0) -> None:
+        self.replies, self.retries, self.budget = list(replies), retries, Budget()
+        self.requests: list[Request] = []
 
-    def ask(self, requests: list) -> list[str]:
+    def known(self, requests: list[Request]) -> int:
+        return 0
+
+    def ask(self, requests: list[Request], show: client.Show = client.quiet) -> list[Reply]:
         self.requests += requests
-        return self.replies[: len(requests)]
+        said, self.replies = self.replies[: len(requests)], self.replies[len(requests) :]
+        return [Reply(text=text, prompt_tokens=1, completion_tokens=1) for text in said]
 
 
 # --- prompts
@@ -99,21 +105,6 @@ def test_the_whole_template_and_all_its_words_are_in_one_request():
     assert "Write 12 paraphrases" in prompts.template_request("Work.", 12)[1].content
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("Don’t e-mail people's sons-in-law!", ["Don’t", "e-mail", "people's", "sons-in-law", "!"]),
-    ("well -- '90s 'quoted' 3.5%", ["well", "-", "-", "'", "90s", "'", "quoted", "'", "3", ".", "5", "%"]),
-    ("삶의 목표, 어떤가요?", ["삶의", "목표", ",", "어떤가요", "?"]),
-    (" \n\t", []),
-])
-def test_tokens(text, expected):
-    assert prompts.tokens(text) == expected
-
-
-@given(st.text())
-def test_every_visible_sign_belongs_to_a_token(text):
-    assert "".join(prompts.tokens(text)) == "".join(text.split())
-
-
 A = """man house year union university unit unique uniform unilateral unionized unanimous use useful usual user usurper
     utility utensil utopia uranium urine European euro eulogy ewe one one-off once U-turn UK UN US Ukrainian Ugandan
     Uruguayan Uyghur historic hotel home Honduran Hungarian yes TV PhD B 7 10 110 180 12-year-old NATO Men heifer"""
@@ -133,37 +124,11 @@ def test_words_after_an(word):
     assert prompts.article(word) == "an"
 
 
-# --- the JSON in a reply
-
-
-@pytest.mark.parametrize("text", [
-    '{"templates": ["a"]}', '```json\n{"templates": ["a"]}\n```', 'Sure! {"templates": ["a"]} Anything else?',
-    '\ufeff{"templates":\r\n["a"]}',
-])
-def test_json_is_found_in_fences_and_talk(text):
-    assert prompts.json_reply(text) == {"templates": ["a"]}
-
-
-@pytest.mark.parametrize("text", [
-    "", "no", "}{", "[]", '["a"]', '{"a": 1', '{"a": [1}', "{a}", '{"a": 1} or {"a": 2}', '{"a": "\\ud800"}',
-    '{"a":' * 100_000 + "1" + "}" * 100_000, '{"a": %s}' % ("9" * 5000),
-])
-def test_a_reply_without_one_is_a_value_error(text):
-    with pytest.raises(ValueError):  # noqa: PT011 (the reason is json's own)
-        prompts.json_reply(text)
-
-
-@given(st.text() | anything.map(json.dumps))
-def test_any_text_is_an_object_or_a_value_error(text):
-    with contextlib.suppress(ValueError):
-        assert isinstance(prompts.json_reply(text), dict)
-
-
 # --- which words may be replaced
 
 
 def test_what_may_be_used_and_what_is_refused():
-    usable, problems = usable_substitutes(reply(
+    verdict = usable_substitutes(reply(
         (1, "goals", ["aims", "objectives"]),
         (3, "driven", ["moved"]),
         (3, "Driven", ["motivated", "Motivated", "driven"]),  # a later entry counts; the word itself is no substitute
@@ -176,8 +141,9 @@ def test_what_may_be_used_and_what_is_refused():
         (12, "parents", ["elders"]),
         (13, "proud", ["happy"]),
     ), GOALS, ["My parents proud"])
-    assert usable == {1: ["aims", "objectives"], 3: ["Motivated"], 6: ["deeply"]}
-    assert problems == [
+    assert verdict.value == {1: ["aims", "objectives"], 3: ["Motivated"], 6: ["deeply"]}
+    assert (verdict.worth, verdict.outcome) == (3, "used")
+    assert verdict.detail.split("; ") == [
         "'Driven': 1 substitutes are not plain words",
         "'strongly': 7 substitutes are not plain words",
         "'years' is not word 8 of the template",
@@ -198,19 +164,29 @@ def test_what_may_be_used_and_what_is_refused():
     '{"words": [{"position": 1, "word": "goals", "substitutes": "aims"}]}',  # not the letters a, i, m, s
     '{"words": [{"position": 1, "word": "goals", "substitutes": {"aims": 1}}]}',
 ])
-def test_a_reply_that_is_none_is_one_problem(text):
-    usable, problems = usable_substitutes(text, GOALS, [])
-    assert usable == {}
-    assert len(problems) == 1
-    assert problems[0].startswith("reply without words (")
-    assert "\n" not in problems[0]
+def test_a_reply_that_is_none_is_not_used(text):
+    verdict = usable_substitutes(text, GOALS, [])
+    assert verdict.value is None
+    assert verdict.worth == 0
+    assert verdict.outcome in ("not JSON", "refusal")
+    assert "\n" not in verdict.detail
 
 
-@given(text=replies)
+@pytest.mark.parametrize(("words", "detail"), [
+    ([], ""), ([(0, "few", ["many"])], "'few' is protected"),
+    ([(1, "goals", ["Goals", "!"])], "'goals': 2 substitutes are not plain words"),
+])
+def test_a_reply_without_a_usable_substitute_is_unusable(words, detail):
+    verdict = usable_substitutes(reply(*words), GOALS, [])
+    assert (verdict.value, verdict.worth, verdict.outcome) == (None, 0, "unusable")
+    assert verdict.detail.startswith(detail)
+
+
+@given(text=any_reply)
 def test_any_reply_gives_plain_words_at_free_positions(text):
-    words = prompts.tokens(GOALS)
-    usable, _ = usable_substitutes(text, GOALS, ["my parents proud"])
-    assert not usable.keys() & protected_positions(words, ["my parents proud"])
+    words = languages.tokens(GOALS)
+    usable = usable_substitutes(text, GOALS, ["my parents proud"]).value or {}
+    assert not usable.keys() & protected_positions(GOALS, ["my parents proud"])
     for position, offered in usable.items():
         assert words[position]
         assert offered
@@ -230,8 +206,8 @@ def test_any_reply_gives_plain_words_at_free_positions(text):
     ("people of all ages, most of the time", [""], "all , most the"),
 ])
 def test_protected_positions(template, protected, locked):
-    words = prompts.tokens(template)
-    positions = protected_positions(words, protected)
+    words = languages.tokens(template)
+    positions = protected_positions(template, protected)
     assert " ".join(words[position] for position in sorted(positions)) == locked
 
 
@@ -295,12 +271,12 @@ def test_what_was_replaced_is_kept_with_the_sample():
 
 @given(template=templates, data=st.data())
 def test_all_other_tokens_and_all_white_space_stay(template, data):
-    words = prompts.tokens(template)
-    free = sorted(set(range(len(words))) - protected_positions(words, []))
+    words = languages.tokens(template)
+    free = sorted(set(range(len(words))) - protected_positions(template, []))
     choice = data.draw(st.dictionaries(st.sampled_from(free), st.sampled_from(["goal", "aim", "Honest", "e-mail"]))
                        if free else st.just({}))
     text, made = substitute(template, choice)
-    new = prompts.tokens(text)
+    new = languages.tokens(text)
     assert len(new) == len(words)
     assert re.findall(r"\s+", text) == re.findall(r"\s+", template)
     assert [row.position for row in made] == sorted(choice)
@@ -315,37 +291,142 @@ def test_all_other_tokens_and_all_white_space_stay(template, data):
             assert found == old
 
 
+# --- other languages
+
+ZWNJ, ZWJ = "\u200c", "\u200d"
+
+
+@pytest.mark.parametrize(("language", "template", "choice", "expected"), [
+    ("Korean", "부모님을 자랑스럽게 하는 것이 내 목표다.", {0: "어머니를", 5: "꿈이다"},
+     "어머니를 자랑스럽게 하는 것이 내 꿈이다."),
+    ("Korean", "일은 일요일의 일이다.", {0: "노동은"}, "노동은 일요일의 일이다."),      # 일 stands in the others too
+    ("Chinese", "工作是工作者的义务。", {0: "劳动"}, "劳动是工作者的义务。"),
+    ("Chinese", "女人和妇女的工作。", {2: "女性", 4: "任务"}, "女人和女性的任务。"),
+    ("Japanese", "仕事は仕事場の義務です。", {0: "労働", 4: "務め"}, "労働は仕事場の務めです。"),
+    ("Thai", "พ่อแม่ของฉันภูมิใจ", {4: "ดีใจ"}, "พ่อแม่ของฉันดีใจ"),
+    ("Arabic", "إِنَّ العَمَلَ وَاجِبٌ عَلَى العُمَّالِ.", {2: "فَرْضٌ"}, "إِنَّ العَمَلَ فَرْضٌ عَلَى العُمَّالِ."),
+    ("Bengali", f"কাজ একটি কর্তব্য,  কাজের র{ZWJ}্যালি।", {0: "শ্রম", 5: "মিছিল"}, "শ্রম একটি কর্তব্য,  কাজের মিছিল।"),
+    ("Persian", f"من می{ZWNJ}خواهم کتاب{ZWNJ}ها را بخرم.", {2: f"مجله{ZWNJ}ها"},
+     f"من می{ZWNJ}خواهم مجله{ZWNJ}ها را بخرم."),
+    ("German", "Arbeit ist Pflicht; Arbeiter wissen es.", {0: "tätigkeit"},
+     "Tätigkeit ist Pflicht; Arbeiter wissen es."),
+    ("Turkish", "İnsanlar mutlu.", {0: "işçiler"}, "İşçiler mutlu."),                 # mutlu (happy) is no particle
+    ("Turkish", "İş önemli midir, işçi de önemli mi?", {1: "zorunlu", 6: "doğru"},
+     "İş zorunlu mudur, işçi de doğru mu?"),
+    ("Turkish", "Çocuklar da mutlu.", {0: "bebekler"}, "Bebekler de mutlu."),
+    ("Turkish", "Kadın müdür geldi.", {0: "genç"}, "Genç müdür geldi."),              # nor is this director
+    ("Spanish", "¿Es a veces un deber?", {3: "a menudo"}, "¿Es a a menudo un deber?"),  # "a" is no article here
+])
+def test_substitution_in_other_languages(language, template, choice, expected):
+    assert substitute(template, choice, language)[0] == expected
+
+
+@pytest.mark.parametrize(("language", "template"), [
+    ("Korean", "부모님을 자랑스럽게 하는 것이, 내 목표다."), ("Chinese", "生活的目标是让父母骄傲，AI也是。"),
+    ("Japanese", "テレビは 両親の家で働く。"), ("Thai", "งานเป็นหน้าที่ ของคนงาน"), ("Arabic", "هَلِ العَمَلُ، وَاجِبٌ؟"),
+    ("Bengali", f"ক্{ZWNJ}ষ  র{ZWJ}্যাব ত্{ZWJ} হয়।"), ("Persian", f"می{ZWNJ}خواهم\u00a0کتاب{ZWNJ}هایم را."),
+    ("Turkish", "Türkiye'nin \tinsanları çalışkan mı?"), ("Hindi", "क्या यह सही है?"),
+])
+def test_one_token_is_replaced_and_the_rest_stays_byte_for_byte(language, template):
+    for position, (start, end) in enumerate(languages.spans(template, language)):
+        text, (made,) = substitute(template, {position: "5"}, language)
+        assert text == template[:start] + "5" + template[end:]
+        assert (made.position, made.word) == (position, template[start:end])
+
+
+@pytest.mark.parametrize(("language", "template", "protected", "locked"), [
+    ("Korean", "우리 부모님을 위해 부모가 3번 일한다.", ["부모님"], "부모님을 3번 ."),
+    ("Korean", "남자가 정치 지도자로 더 낫다.", ["정치 지도자", "남자"], "남자가 정치 지도자로 ."),
+    ("Chinese", "男人是更好的政治领导人。", ["男人", "政治领导人"], "男人 政治 领导 人 。"),
+    ("Arabic", "هَلْ يَضُرُّ عَمَلُ الأُمِّ بالأَطْفَالِ؟", ["الأم", "أطفال"], "الأُمِّ بالأَطْفَالِ ؟"),
+    ("Turkish", "Çocuğun annesi hiç çalışmasın.", ["çocuk"], "Çocuğun ."),
+    ("Bengali", "মায়ের কাজ শিশুদের ক্ষতি করে।", ["শিশু"], "শিশুদের ।"),
+    ("German", "Never no Kinder, all die Kindern.", ["Kinder"], "Kinder , Kindern ."),   # no English guarded words
+])
+def test_protected_phrases_are_found_with_endings_and_clitics(language, template, protected, locked):
+    words = languages.tokens(template, language)
+    positions = protected_positions(template, protected, language)
+    assert " ".join(words[position] for position in sorted(positions)) == locked
+
+
+@pytest.mark.parametrize(("language", "template", "words", "expected"), [
+    ("Korean", "부모님을 기쁘게 하는 것이 목표다.",
+     [(0, "부모님을", ["어머니를"]), (1, "기쁘게", ["happy", "행복하게", "幸福"]),
+      (4, "목표", ["꿈"]), (5, ".", ["!"])],
+     {1: ["행복하게"]}),
+    ("Turkish", "İnsanlar ışık arar.", [(0, "insanlar", ["KİŞİLER", "kişiler", "İNSANLAR"]), (1, "isik", ["nur"])],
+     {0: ["kişiler"]}),
+    ("Bengali", "সম\u09df মূল্যবান।", [(0, "সম\u09af\u09bc", ["কাল"]), (1, "মূল্যবান", ["দামি"])],
+     {0: ["কাল"], 1: ["দামি"]}),
+    ("Arabic", "العَمَلُ وَاجِبٌ.", [(0, "العمل", ["الشغل", "الشغلُ"]), (1, "واجب", ["فرض"])],
+     {0: ["الشغلُ"], 1: ["فرض"]}),
+    ("Chinese", "目标是让父母骄傲。", [(0, "目标", ["目的", "理想"]), (4, "骄傲", ["自豪"])],
+     {0: ["目的", "理想"], 4: ["自豪"]}),
+    ("Serbian", "Rad je dužnost.", [(2, "dužnost", ["obaveza"])], {2: ["obaveza"]}),  # in its other script
+])
+def test_substitutes_in_other_languages(language, template, words, expected):
+    assert usable_substitutes(reply(*words), template, ["부모님"], language).value == expected
+
+
 # --- the two stages
 
 
 def test_templates_of_a_reply():
-    asked = Canned('{"templates": [" One. ", "", "Two\\n  lines.", "Three."]}', "sorry", '{"templates": "One."}',
-                   '{"templates": [1]}', '{"templates": ["One.", "Two."]}', '{"templates": ["\\ud83c"]}')
+    listed = ['{"templates": [" Work is good. ", "", "Work \\n  matters.", "It is good to work."]}', "no way",
+              '{"templates": "One."}', '{"templates": [1]}', '{"templates": ["Work is good.", "It is good to work."]}',
+              '{"templates": ["Work is good."]}']
     questions = [QUESTION.model_copy(update={"question_id": f"Q{n}"}) for n in range(6)]
-    made, problems = augmentation.make_templates(asked, questions, 2)
+    writer = Writer(Canned(*listed))
+    made = augmentation.make_templates(writer, questions, 2)
     assert [(t.candidate_id, t.text) for t in made] == [
-        ("Q0-t01", "One."), ("Q0-t02", "Two lines."), ("Q4-t01", "One."), ("Q4-t02", "Two.")]
+        ("Q0-t01", "Work is good."), ("Q0-t02", "Work matters."), ("Q4-t01", "Work is good."),
+        ("Q4-t02", "It is good to work."), ("Q5-t01", "Work is good.")]
     assert all((t.stage, t.template_id, t.source) == (1, t.candidate_id, "canned") for t in made)
-    assert [problem.partition(":")[0] for problem in problems] == ["Q0", "Q1", "Q2", "Q3", "Q5"]
-    assert problems[0] == "Q0: 3 templates instead of 2"
-    assert all("reply without templates (" in problem for problem in problems[1:])
-    assert asked.requests == [prompts.template_request(QUESTION.question, 2)] * 6
+    assert [row.subject for row in writer.replies] == ["Q0", "Q1", "Q2", "Q3", "Q4", "Q5"]
+    outcomes = ["used", "not JSON", "not JSON", "not JSON", "used", "partly used"]
+    assert [row.outcome for row in writer.replies] == outcomes
+    assert {row.purpose for row in writer.replies} == {"templates"}
+    asked = [request.messages for request in writer.client.requests]
+    assert asked == [prompts.template_request(QUESTION.question, 2)] * 6
+
+
+def test_an_unusable_reply_is_asked_again():
+    writer = Writer(Canned("sorry", '{"templates": ["Work is good."]}', retries=1))
+    assert [t.text for t in augmentation.make_templates(writer, [QUESTION], 1)] == ["Work is good."]
+    assert [(row.attempt, row.outcome) for row in writer.replies] == [(0, "not JSON"), (1, "used")]
 
 
 def test_samples_of_a_template():
     template = Candidate(candidate_id="Q27-t02", question_id="Q27", stage=1, template_id="Q27-t02", text=GOALS,
                          substitutions=[], source="canned")
-    asked = Canned(reply((1, "goals", ["aims"]), (3, "driven", ["moved"]), (12, "parents", ["elders"])), "sorry")
-    made, problems = augmentation.make_samples(asked, [template, template], [QUESTION], 4, 5, seed=0)
-    assert asked.requests == [prompts.substitutes_request(GOALS, ["my parents proud"], 4)] * 2
+    other = template.model_copy(update={"candidate_id": "Q27-t03", "template_id": "Q27-t03"})
+    writer = Writer(Canned(reply((1, "goals", ["aims"]), (3, "driven", ["moved"]), (12, "parents", ["elders"])), "no"))
+    made = augmentation.make_samples(writer, [template, other], [QUESTION], 4, 5, seed=0)
+    assert [request.messages for request in writer.client.requests] == [
+        prompts.substitutes_request(GOALS, ["my parents proud"], 4)] * 2
     assert {sample.text for sample in made} == {
         GOALS.replace("goals", "aims"), GOALS.replace("driven", "moved"),
         GOALS.replace("goals", "aims").replace("driven", "moved"),
     }
     assert [sample.candidate_id for sample in made] == ["Q27-t02-s1", "Q27-t02-s2", "Q27-t02-s3"]
     assert all((s.stage, s.template_id, s.source) == (2, "Q27-t02", "canned") for s in made)
-    assert problems[0] == "Q27-t02: 'parents' is protected"
-    assert problems[1].startswith("Q27-t02: reply without words (")
+    assert [(row.subject, row.outcome, row.detail.partition(" (")[0]) for row in writer.replies] == [
+        ("Q27-t02", "used", "'parents' is protected"), ("Q27-t03", "not JSON", "no JSON object in the reply")]
+
+
+def test_samples_in_korean_are_asked_for_and_made_in_korean():
+    book = Phrasebook("Korean", {prompts.PHRASES["suggester"]: "단어를 제안하세요.", prompts.PHRASES["item"]: "문항:",
+                                 prompts.PHRASES["substitutes"]: "{count}개까지 바꾸되 {protected} 제외."})
+    question = QUESTION.model_copy(update={"question": "부모님을 기쁘게 하는 것이 목표다.", "protected": ["부모님"]})
+    template = Candidate(candidate_id="Q27-t01", question_id="Q27", stage=1, template_id="Q27-t01",
+                         text=question.question, substitutions=[], source="canned")
+    writer = Writer(Canned(reply((0, "부모님을", ["어른을"]), (1, "기쁘게", ["행복하게"]))), book)
+    (sample,) = augmentation.make_samples(writer, [template], [question], 4, 5, seed=0)
+    assert sample.text == "부모님을 행복하게 하는 것이 목표다."
+    system, user = (message.content for message in writer.client.requests[0].messages)
+    assert system == "단어를 제안하세요."
+    assert user.startswith("4개까지 바꾸되 부모님 제외.\n문항: 부모님을 기쁘게 하는 것이 목표다.\n")
+    assert "0:부모님을 1:기쁘게 2:하는 3:것이 4:목표다 5:." in user
 
 
 # --- the recordings that ship
@@ -353,18 +434,19 @@ def test_samples_of_a_template():
 
 @pytest.fixture(scope="module")
 def shipped() -> SimpleNamespace:
-    """Everything that notebook 02 makes of the recordings, and every key that it asks for."""
+    """Everything that notebook 02 makes of the recordings, and every request that it sends."""
     questions = survey.questions("")
-    recorded = client.Recorded()
-    templates, first = augmentation.make_templates(recorded, questions, TEMPLATES)
-    samples, second = augmentation.make_samples(recorded, templates, questions, SUBSTITUTES, 4, seed=0)
+    writer = Writer(client.Recorded())
+    templates = augmentation.make_templates(writer, questions, TEMPLATES)
+    samples = augmentation.make_samples(writer, templates, questions, SUBSTITUTES, 4, seed=0)
     by_id = {question.question_id: question for question in questions}
-    asked = [prompts.substitutes_request(t.text, by_id[t.question_id].protected, SUBSTITUTES) for t in templates]
-    usable = [usable_substitutes(r, t.text, by_id[t.question_id].protected)
-              for r, t in zip(recorded.ask(asked), templates, strict=True)]
-    keys = [client.key(prompts.template_request(question.question, TEMPLATES)) for question in questions]
-    return SimpleNamespace(questions=questions, by_id=by_id, templates=templates, samples=samples, usable=usable,
-                           problems=first + second, keys=keys + [client.key(messages) for messages in asked])
+    asked = augmentation.substitutes_requests(templates, questions, SUBSTITUTES)
+    verdicts = [usable_substitutes(r.text, t.text, by_id[t.question_id].protected)
+                for r, t in zip(writer.client.ask(asked), templates, strict=True)]
+    keys = [recording_key(request) for request in
+            [*augmentation.template_requests(questions, TEMPLATES), *asked]]
+    return SimpleNamespace(questions=questions, by_id=by_id, templates=templates, samples=samples, verdicts=verdicts,
+                           replies=writer.replies, keys=keys)
 
 
 def plain(text: str) -> str:
@@ -372,31 +454,49 @@ def plain(text: str) -> str:
 
 
 def test_every_question_has_twelve_different_templates_and_nothing_is_wrong(shipped):
-    assert shipped.problems == []
+    assert {(row.outcome, row.detail) for row in shipped.replies} == {("used", "")}
     assert len(shipped.questions) == 50
     assert Counter(t.question_id for t in shipped.templates) == dict.fromkeys(shipped.by_id, 12)
     texts = [plain(text) for text in [*(q.question for q in shipped.questions), *(t.text for t in shipped.templates)]]
     assert len(set(texts)) == 50 + 600
 
 
-def test_no_recording_is_stale(shipped):
+def test_every_recording_is_a_reply_to_something_that_an_augmenter_may_ask(shipped):
     rows = read_rows(paths.DATA / "recordings.jsonl", Recording)
-    assert sorted(row.key for row in rows) == sorted(shipped.keys)
-    assert {row.question_id for row in rows} == shipped.by_id.keys()
+    by_purpose = {purpose: {row.key for row in rows if row.purpose == purpose} for purpose in {r.purpose for r in rows}}
+    assert sum(map(len, by_purpose.values())) == len(rows)
+    assert by_purpose.pop("templates") | by_purpose.pop("substitutes") == set(shipped.keys)
+    assert by_purpose.pop("sentences") == {recording_key(paper.sentences_request(question, attempt))
+                                           for question in shipped.questions for attempt in range(paper.TRIES)}
+    replies = {row.key: row.reply for row in rows}
+
+    def synonyms(attempts: range) -> set[str]:
+        """The keys of what is asked of the words of each question and of its sentences."""
+        sentences = [text for question in shipped.questions for attempt in attempts for text in json.loads(
+            replies[recording_key(paper.sentences_request(question, attempt))])["sentences"]]
+        return {recording_key(paper.synonyms_request(word.lower(), tag))
+                for text in [*sentences, *(question.question for question in shipped.questions)]
+                for word, tag in paper.replaceable(text)}
+
+    recorded = by_purpose.pop("synonyms")
+    assert synonyms(range(2)) <= recorded
+    assert len(recorded - synonyms(range(paper.TRIES))) <= 1  # "s", a piece of "country's"
+    assert by_purpose.keys() == {"translation", "rephrasings"}
+    assert {row.question_id for row in rows if row.purpose != "synonyms"} == shipped.by_id.keys()
 
 
 def test_nearly_every_template_has_three_words_to_replace(shipped):
-    counts = [len(usable) for usable, _ in shipped.usable]
+    counts = [verdict.worth for verdict in shipped.verdicts]
     assert min(counts) >= 2
     assert sum(count >= 3 for count in counts) >= 0.9 * len(counts)
-    assert all(problems == [] for _, problems in shipped.usable)
+    assert {verdict.detail for verdict in shipped.verdicts} == {""}
 
 
 def test_what_a_template_is_about_is_never_offered_for_replacement(shipped):
-    for template, (usable, _) in zip(shipped.templates, shipped.usable, strict=True):
-        words = prompts.tokens(template.text)
+    for template, verdict in zip(shipped.templates, shipped.verdicts, strict=True):
+        words = languages.tokens(template.text)
         for phrase in shipped.by_id[template.question_id].protected:
-            offered = {words[position].lower().removesuffix("'s") for position in usable}
+            offered = {words[position].lower().removesuffix("'s") for position in verdict.value}
             assert phrase.lower() not in offered, template.text
 
 
@@ -438,8 +538,8 @@ def test_nothing_is_copied_from_the_released_paraphrases(shipped, reference: Pat
 
 def test_the_draw_depends_on_the_seed_alone(shipped):
     some = shipped.templates[:30]
-    one, again, other = (augmentation.make_samples(client.Recorded(), some, shipped.questions, SUBSTITUTES, 4, seed)[0]
-                         for seed in (0, 0, 1))
+    one, again, other = (augmentation.make_samples(Writer(client.Recorded()), some, shipped.questions, SUBSTITUTES, 4,
+                                                   seed) for seed in (0, 0, 1))
     assert one == again
     assert [row.text for row in one] != [row.text for row in other]
     assert one == shipped.samples[: len(one)]  # and not on what else is drawn

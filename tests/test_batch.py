@@ -267,6 +267,13 @@ def test_an_api_that_refuses(server, answer, told, deed):
     assert len(server.jobs) == 1
 
 
+def test_a_web_page_in_place_of_the_output_does_not_lose_the_job(server):
+    server.once = {"GET /files/output-0/content": [Answer(200, "<html>", {"Content-Type": "text/html"})]}
+    assert "sent a web page instead of a reply" in complaint(texts, jobs(server), "a")
+    assert texts(jobs(server), "a") == ["A"]
+    assert len(server.jobs) == 1
+
+
 def test_a_budget_that_might_not_do_for_all_sends_nothing(server):
     most = 3 * (PROMPT_MOST + REPLY_MOST)
     message = complaint(texts, jobs(server, budget_tokens=most - 1), "p1", "p2", "p3")

@@ -1,4 +1,4 @@
-"""What is trained on and what is held out; what systems answer; figures by hand and against scikit-learn."""
+"""What is trained on and what is held out, in English and in Korean; what systems answer; figures by hand."""
 
 import collections
 
@@ -8,12 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from culturellm_utils import ability, encoding, evaluation, models, prompts, scoring, survey, tasks, training, wordings
+from culturellm_utils import (
+    ability,
+    encoding,
+    evaluation,
+    models,
+    parameters,
+    prompts,
+    scoring,
+    studies,
+    survey,
+    tasks,
+    training,
+    wordings,
+)
 from culturellm_utils.errors import UserError
 from culturellm_utils.evaluation import Item, bounds, macro_f1, score, survey_items, values, with_bounds
-from culturellm_utils.records import Augmented, Prediction, Question, Seed
-from culturellm_utils.wordings import held_out, held_out_questions, trained, training_rows
+from culturellm_utils.prompts import ENGLISH, Phrasebook, survey_prompt
+from culturellm_utils.records import Augmented, Prediction, Question, Seed, Translation, write_rows
+from culturellm_utils.wordings import Texts, held_out, held_out_questions, trained, training_rows
 
+KOREAN = "You are a Korean chatbot that knows Korean culture very well."
 AGREE = {"1": "Agree", "2": "Neither", "3": "Disagree"}
 OFTEN = {"1": "Often", "2": "Never"}
 
@@ -35,6 +50,7 @@ def wording(name, template, stage=1, sample=1):
 #: Three templates of each of two questions, each template with one sample, in the order that 03 writes.
 AUGMENTED = [wording(name, t, stage) for stage in (1, 2) for name in ("Q1", "Q2") for t in (1, 2, 3)]
 SEEDS = [seed("Q1", [0.2, 0.5, 0.3]), seed("Q2", [0.6, 0.1, 0.3])]
+TEXTS = Texts([], AUGMENTED, ENGLISH)
 
 
 def prediction(culture="korean", system="base", part="held_out_wording", question="Q1", item=None, p=(0.1, 0.6, 0.3),
@@ -76,17 +92,17 @@ def test_a_template_id_without_number_names_the_notebook():
 
 
 def test_training_rows_by_hand():
-    rows = training_rows(SEEDS, AUGMENTED, "Korean", frozenset({"Q1"}), "templates", 1, 3)
+    rows = training_rows(SEEDS, TEXTS, "Korean", frozenset({"Q1"}), "templates", 1, 3)
     assert [(aim.question_id, aim.wording_id, aim.distribution) for _, aim in rows] == [
         ("Q2", "Q2", SEEDS[1].distribution), ("Q2", "Q2-t01", SEEDS[1].distribution)]
     system, user, assistant = rows[1][0].messages
-    assert system.content == "You are a Korean chatbot that knows Korean culture very well."
+    assert system.content == KOREAN
     assert user.content == prompts.survey_prompt("Q2 in words 1", AGREE)
     assert (assistant.role, assistant.content) == ("assistant", "1")
 
 
 def test_survey_items_by_hand():
-    items = survey_items(SEEDS, AUGMENTED, frozenset({"Q2"}), 3)
+    items = survey_items(SEEDS, TEXTS, frozenset({"Q2"}), 3)
     assert [(item.item_id, item.part) for item in items] == [
         ("Q1-t03", "held_out_wording"), ("Q1-t03-s1", "held_out_wording"),
         ("Q2", "held_out_question"), ("Q2-t03", "held_out_question"), ("Q2-t03-s1", "held_out_question")]
@@ -100,11 +116,11 @@ def test_two_rows_a_question_of_the_paper_rule_train_twice_and_ask_once():
     blocks = [seed("Q1", [0.2, 0.5, 0.3], rule="paper", label="3"),
               seed("Q1", [0.2, 0.5, 0.3], rule="paper", label="4", countries=("USA",)),
               seed("Q2", [], rule="paper", label="4"), seed("Q2", [], rule="paper", label="3")]
-    rows = training_rows(blocks, AUGMENTED, "Korean", frozenset(), "templates", 1, 3)
+    rows = training_rows(blocks, TEXTS, "Korean", frozenset(), "templates", 1, 3)
     assert [(aim.wording_id, row.messages[2].content) for row, aim in rows] == [
         ("Q1", "3"), ("Q1-t01", "3"), ("Q1", "4"), ("Q1-t01", "4"),
         ("Q2", "4"), ("Q2-t01", "4"), ("Q2", "3"), ("Q2-t01", "3")]
-    items = survey_items(blocks, AUGMENTED, frozenset(), 3)
+    items = survey_items(blocks, TEXTS, frozenset(), 3)
     assert [(item.item_id, item.gold) for item in items] == [("Q1-t03", "2"), ("Q1-t03-s1", "2")]  # Q2: nobody asked
 
 
@@ -118,8 +134,9 @@ def test_nothing_that_is_asked_was_trained_on(data, held_out_from, stages, templ
     left_out = frozenset(data.draw(st.sets(st.sampled_from(names))))
     seeds = [seed(name, [0.2, 0.5, 0.3], rule=rule, label=label) for label in "12"[: 1 + (rule == "paper")]
              for name in names]
-    rows = training_rows(seeds, augmented, "Korean", left_out, stages, templates, held_out_from)
-    items = survey_items(seeds, augmented, left_out, held_out_from)
+    texts = Texts([], augmented, ENGLISH)
+    rows = training_rows(seeds, texts, "Korean", left_out, stages, templates, held_out_from)
+    items = survey_items(seeds, texts, left_out, held_out_from)
     assert not {aim.wording_id for _, aim in rows} & {item.item_id for item in items}
     assert not {row.messages[1].content for row, _ in rows} & {item.user for item in items}
     assert not {aim.question_id for _, aim in rows} & left_out
@@ -130,10 +147,130 @@ def test_nothing_that_is_asked_was_trained_on(data, held_out_from, stages, templ
     assert asked_of <= {aim.question_id for _, aim in rows}  # a held-out wording is of a question trained on
 
 
-# Which questions are held out
+# In a culture's own language
 
-def question(name, topic):
-    return Question(question_id=name, topic=topic, question="?", options=AGREE)
+def translation(name, kind, english, text, reason="", protected=()):
+    return Translation(name=name, kind=kind, english=english, text=text, protected=list(protected), source="test",
+                       reason=reason)
+
+
+PHRASES = {"agree": "다음 말에 동의하십니까?", "options": "보기:",
+           "answer": "{low}부터 {high}까지의 숫자 하나로 답하십시오."}
+TRANSLATIONS = [
+    translation("Q1", "question", "Is Q1 so?", "일은 의무이다.", protected=["의무"]),
+    translation("Q2", "question", "Is Q2 so?", "가족이 중요하다.", reason="no usable back-translation"),
+    translation("Agree", "option", "Agree", "동의한다"),
+    translation("Neither", "option", "Neither", "어느 쪽도 아니다"),
+    translation("Disagree", "option", "Disagree", "동의하지 않는다"),
+    *(translation(name, "phrase", prompts.PHRASES[name], text) for name, text in PHRASES.items()),
+    translation("system Korean", "phrase", KOREAN, "당신은 한국 문화를 잘 아는 한국 챗봇입니다."),
+]
+
+
+@pytest.fixture
+def local(outputs):
+    """The knobs of a study in Korean, its hand-made files written where 02 and 03 write them."""
+    knobs = parameters.validate(parameters.FineTuning, studies.defaults("04_fine_tuning") | {
+        "study": "toy", "culture": "korean", "cultures": ["korean"], "language": "local"})
+    write_rows(knobs.folder("korean") / "translations.jsonl", TRANSLATIONS)
+    write_rows(knobs.folder("korean") / "augmented.jsonl", [
+        wording(name, t).model_copy(update={"text": f"{name} 한국어 {t}"}) for name in ("Q1", "Q2") for t in (1, 3)])
+    return knobs
+
+
+def question(name, topic="Work"):
+    return Question(question_id=name, topic=topic, question=f"Is {name} so?", options=AGREE, protected=[name])
+
+
+QUESTIONS = [question("Q1"), question("Q2")]
+
+
+def test_training_rows_and_items_are_in_the_cultures_own_language(local):
+    texts = wordings.texts(local, "korean", QUESTIONS)
+    rows = training_rows(SEEDS, texts, "Korean", frozenset(), "templates", 5, 3)
+    assert [[message.content for message in row.messages] for row, _ in rows] == [
+        ["당신은 한국 문화를 잘 아는 한국 챗봇입니다.",
+         f"다음 말에 동의하십니까? {text}\n보기: 1. 동의한다 2. 어느 쪽도 아니다 3. 동의하지 않는다\n"
+         "1부터 3까지의 숫자 하나로 답하십시오.", "2"]
+        for text in ("일은 의무이다.", "Q1 한국어 1")]
+    assert [(aim.wording_id, aim.distribution) for _, aim in rows] == [("Q1", SEEDS[0].distribution),
+                                                                       ("Q1-t01", SEEDS[0].distribution)]
+    (item,) = survey_items(SEEDS, texts, frozenset(), 3)
+    assert (item.item_id, item.part, item.gold, item.labels) == ("Q1-t03", "held_out_wording", "2", ("1", "2", "3"))
+    assert item.user == rows[1][0].messages[1].content.replace("한국어 1", "한국어 3")
+
+
+def test_a_held_out_question_is_asked_in_the_words_of_its_translation(local):
+    texts = wordings.texts(local, "korean", QUESTIONS)
+    items = survey_items(SEEDS, texts, frozenset({"Q1"}), 3)
+    assert [item.item_id for item in items] == ["Q1", "Q1-t03"]
+    assert {item.part for item in items} == {"held_out_question"}
+    assert items[0].user.startswith("다음 말에 동의하십니까? 일은 의무이다.\n보기: ")
+    assert training_rows(SEEDS, texts, "Korean", frozenset({"Q1"}), "templates", 5, 3) == []
+
+
+def test_a_question_without_a_usable_translation_is_left_out(local):
+    texts = wordings.texts(local, "korean", QUESTIONS)
+    (asked,) = texts.questions
+    assert (asked.question_id, asked.question, asked.protected) == ("Q1", "일은 의무이다.", ["의무"])
+    assert asked.options == AGREE
+    assert [(s.question_id, s.question, s.options) for s in texts.localised(SEEDS)] == [("Q1", "일은 의무이다.", AGREE)]
+    assert texts.book.text("Is Q2 so?") == "Is Q2 so?"
+
+
+def test_an_adapter_is_told_in_its_own_language_whose_people_are_asked_about(local):
+    book = wordings.texts(local, "korean", QUESTIONS).book
+    assert book.text(prompts.culture_system("Korean")) == "당신은 한국 문화를 잘 아는 한국 챗봇입니다."
+    assert book.text(prompts.culture_system("German")) == prompts.culture_system("German")  # nobody translated it
+
+
+def test_english_texts_are_those_of_all_cultures_and_leave_seeds_as_they_are(local):
+    english = local.model_copy(update={"language": "english"})
+    write_rows(english.folder("common") / "augmented.jsonl", AUGMENTED)
+    other = [question("Q1").model_copy(update={"question": "Another?"})]  # a questions_path that 01 did not have
+    texts = wordings.texts(english, "korean", other)
+    assert (texts.questions, texts.augmented, texts.book) == (other, AUGMENTED, ENGLISH)
+    assert texts.localised(SEEDS) == SEEDS
+    assert texts == wordings.texts(english, "german", other)
+    rows = training_rows(SEEDS, texts, "Korean", frozenset(), "seeds", 5, 3)
+    assert [row.messages[1].content for row, _ in rows] == [survey_prompt(f"Is {q} so?", AGREE) for q in ("Q1", "Q2")]
+
+
+def test_one_reads_the_texts_of_each_culture_in_its_own_folder(local):
+    one = local.model_copy(update={"culture": "one", "cultures": ["korean", "german"]})
+    write_rows(one.folder("german") / "translations.jsonl", [translation("Q2", "question", "Is Q2 so?", "Ist Q2 so?")])
+    write_rows(one.folder("german") / "augmented.jsonl", [wording("Q2", 1)])
+    asked = {name: wordings.texts(one, name, QUESTIONS).questions[0].question for name in one.cultures}
+    assert asked == {"korean": "일은 의무이다.", "german": "Ist Q2 so?"}
+
+
+def test_missing_translations_name_the_file(local):
+    (local.folder("korean") / "translations.jsonl").unlink()
+    with pytest.raises(UserError, match=r"toy/main/korean/translations\.jsonl is missing: run the notebook"):
+        wordings.texts(local, "korean", QUESTIONS)
+
+
+@pytest.mark.parametrize(("question", "options", "prompt"), [
+    # a statement is asked about; a question asks by itself, whatever its mark; so does what has no scale of agreement
+    ("일은 의무이다.", AGREE, "동의? 일은 의무이다.\n보기: 1. 그렇다 2. Neither 3. 아니다\n1-3"),
+    ("일이 의무입니까?", AGREE, "일이 의무입니까?\n보기: 1. 그렇다 2. Neither 3. 아니다\n1-3"),
+    ("工作是义务吗？", AGREE, "工作是义务吗？\n보기: 1. 그렇다 2. Neither 3. 아니다\n1-3"),
+    ("얼마나 자주.", OFTEN, "얼마나 자주.\n보기: 1. Often 2. Never\n1-2"),
+    ("일.", {"10": "Disagree", "2": "", "1": "Agree"}, "동의? 일.\n보기: 10. 아니다 1. 그렇다\n1-10"),
+])
+def test_a_survey_prompt_in_another_language_by_hand(question, options, prompt):
+    book = Phrasebook("Korean", {"Agree": "그렇다", "Disagree": "아니다", prompts.PHRASES["agree"]: "동의?",
+                                 prompts.PHRASES["options"]: "보기:", prompts.PHRASES["answer"]: "{low}-{high}"})
+    assert survey_prompt(question, options, book) == prompt
+
+
+def test_an_empty_phrasebook_is_english():
+    assert survey_prompt("Work is a duty.", AGREE, Phrasebook()) == survey_prompt("Work is a duty.", AGREE) == (
+        "Do you agree with this statement? Work is a duty.\nOptions: 1. Agree 2. Neither 3. Disagree\n"
+        "Answer with one number from 1 to 3.")
+
+
+# Which questions are held out
 
 
 @given(sizes=st.lists(st.integers(1, 15), min_size=1, max_size=8), share=st.floats(0, 1), chance=st.integers(0, 99))
@@ -178,12 +315,12 @@ ITEMS = [Item("i1", "held_out_wording", "korean", "Q1", "Is it?", ("1", "2", "3"
 
 @pytest.mark.parametrize(("system", "korean"), [
     ("base", prompts.NEUTRAL),
-    ("persona", "You are a Korean chatbot that knows Korean culture very well."),
-    ("adapter", "You are a Korean chatbot that knows Korean culture very well."),
+    ("persona", KOREAN),
+    ("adapter", KOREAN),
 ])
 def test_what_each_system_is_told_and_which_weights_answer(adapted, system, korean):
     model, tokenizer = adapted
-    rows = evaluation.predict(model, tokenizer, ITEMS, system, {"korean": "Korean", "toy": ""}, batch_size=2)
+    rows = evaluation.predict(model, tokenizer, ITEMS, system, {"korean": KOREAN, "toy": ""}, batch_size=2)
     assert [row.messages[0].content for row in rows] == [korean, prompts.NEUTRAL]
     assert [row.messages[1].content for row in rows] == ["Is it?", "What is 1 plus 2?"]
     answering = model if system == "adapter" else toys.model(tokenizer)

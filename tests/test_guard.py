@@ -1,4 +1,4 @@
-"""The guard: labelled pairs, verdicts and their cache on made-up probabilities, a tiny NLI model, the shipped weights."""
+"""The guard: labelled pairs, verdicts and their cache on toy probabilities, a tiny NLI model, the shipped weights."""
 
 import json
 import types
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from culturellm_utils import guard, survey
+from culturellm_utils import survey
 from culturellm_utils.errors import UserError
 from culturellm_utils.guard import LABELS, REASONS, Entailment, Guard, LabelledPair
 from culturellm_utils.records import read_rows
@@ -146,19 +146,19 @@ NLI = {"entailment": [("work is a duty", "a duty is work"), ("a duty is work", "
 
 
 def cross_encoder(place: Path, labels: list[str]) -> str:
-    """A tiny cross-encoder with these labels, untrained; the folder that it is in."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"work is a duty no".split()]
+    """The folder of a tiny cross-encoder with these labels; with a neutral one it is trained."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "work", "is", "a", "duty", "no"]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig(
         vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, hidden_dropout_prob=0, attention_probs_dropout_prob=0,
+        max_position_embeddings=32, initializer_range=0.2, hidden_dropout_prob=0, attention_probs_dropout_prob=0,
         id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
                                         sep_token="[SEP]", model_max_length=32)
-    if "neutral" in labels:
+    if "neutral" in map(str.lower, labels):
         learn(model, tokenizer, labels)
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
@@ -167,21 +167,25 @@ def cross_encoder(place: Path, labels: list[str]) -> str:
 
 def learn(model, tokenizer, labels):
     """Teach it :data:`NLI` by heart."""
-    asked = [(pair, labels.index(label)) for label, pairs in NLI.items() for pair in pairs]
+    names = [label.lower() for label in labels]
+    asked = [(pair, names.index(label)) for label, pairs in NLI.items() for pair in pairs]
     inputs = tokenizer([a for (a, _), _ in asked], [b for (_, b), _ in asked], padding=True, return_tensors="pt")
     aims = torch.tensor([aim for _, aim in asked])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(120):
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(2000):
         loss = model(**inputs, labels=aims).loss
+        if loss < 0.02:
+            return
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.1
+    pytest.fail("the tiny model did not learn its pairs")
 
 
 @pytest.fixture(scope="module")
 def entailment(tmp_path_factory):
-    return Entailment(cross_encoder(tmp_path_factory.mktemp("nli") / "model", ["neutral", "entailment", "contradiction"]))
+    place = tmp_path_factory.mktemp("nli") / "model"
+    return Entailment(cross_encoder(place, ["neutral", "entailment", "contradiction"]))
 
 
 @pytest.mark.parametrize(("pair", "reason"), [
@@ -206,13 +210,15 @@ def test_a_contradiction_in_one_direction_is_enough(entailment, monkeypatch):
 
 def test_pairs_are_judged_in_their_order_and_none_gives_none(entailment):
     pairs = [("work is a duty", "no"), ("work is a duty", "a duty is work"), ("work is a duty", "work is no duty")]
-    assert [reason[:22] for reason in entailment.judge(pairs)] == ["polarity: not equivale", "", "polarity: contradictio"]
+    assert entailment.judge(pairs) == ["polarity: not equivalent (NLI)", "", "polarity: contradiction (NLI)"]
     assert entailment.judge([]) == []
 
 
 def test_labels_count_by_name_in_any_case_and_order(tmp_path):
     found = Entailment(cross_encoder(tmp_path / "model", ["CONTRADICTION", "Neutral", "ENTAILMENT"]))
-    assert found._labels == ["contradiction", "neutral", "entailment"]
+    assert found.judge([("work is a duty", "a duty is work"), ("work is a duty", "work is no duty"),
+                        ("work is a duty", "no")]) == ["", "polarity: contradiction (NLI)",
+                                                       "polarity: not equivalent (NLI)"]
 
 
 @pytest.mark.parametrize("labels", [["not_entailment", "entailment"], ["LABEL_0"], ["LABEL_0", "LABEL_1", "LABEL_2"]])

@@ -271,7 +271,7 @@ def test_an_exhausted_rate_limit_holds_back_the_others(server):
 
 
 def test_a_rate_limit_is_no_fault_while_other_replies_come(server, monkeypatch):
-    monkeypatch.setattr(live, "TRIES", 3)
+    monkeypatch.setattr(live, "TRIES", 5)
     opens = [0.0]
 
     def answer(prompt: str, before: int) -> Answer:
@@ -284,8 +284,8 @@ def test_a_rate_limit_is_no_fault_while_other_replies_come(server, monkeypatch):
     server.answer = answer
     wanted = list(map(str, range(24)))
     assert ask(server, *wanted, max_concurrency=12) == wanted
-    assert len(server.asked) > 24 + 12  # many were sent away, some of them more than three times
-    assert max(Counter(server.prompts).values()) > 3
+    assert len(server.asked) > 24 + 12  # many were sent away, some of them more than five times
+    assert max(Counter(server.prompts).values()) > 5
 
 
 def test_no_money_left_is_not_asked_again(server):

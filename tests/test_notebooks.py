@@ -14,7 +14,7 @@ import papermill
 import pytest
 import yaml
 
-from culturellm_utils import parameters, paths, records, studies
+from culturellm_utils import encoder, filtering, parameters, paths, records, studies
 
 NOTEBOOKS = [paths.NOTEBOOKS / f"{name}.ipynb" for name in paths.NOTEBOOK_NAMES]
 PARAMETER_FILES = sorted(paths.PARAMS.glob("*.yaml"))
@@ -87,9 +87,32 @@ def test_shared_knobs_have_the_same_literal_everywhere():
     seen = {}
     for name in paths.NOTEBOOK_NAMES:
         for knob, value in studies.defaults(name).items():
-            if knob in {"batch_size", "bootstrap_samples"} and value != seen.get(knob, value):
-                pytest.fail(f"{knob} differs in {name}")
             assert seen.setdefault(knob, value) == value, f"{knob} differs in {name}"
+            assert type(seen[knob]) is type(value), f"{knob} has another type in {name}"
+
+
+def test_the_notebooks_defaults_are_those_that_the_filter_was_calibrated_with():
+    for name in ("02_augmentation", "03_filtering"):
+        assert studies.defaults(name)["tau"] == filtering.BUNDLED_TAU
+        assert studies.defaults(name)["encoder"] == encoder.BUNDLED
+
+
+def imported(source: str) -> set[str]:
+    """The modules of the package that some code imports."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    found = [(node.module, [alias.name for alias in node.names]) for node in nodes if node.module]
+    return {name for module, names in found if module == "culturellm_utils" for name in names} | {
+        module.split(".")[1] for module, _ in found if module.startswith("culturellm_utils.")}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_change_in_a_module_that_a_notebook_imports_reruns_it(path):
+    rules = (paths.ROOT / "Snakefile").read_text()
+    shared = re.search(r"shared = \(([^)]*)\)", rules).group(1)
+    own = rules.partition(f'notebook="notebooks/{path.name}"')[0].rpartition("modules(")[2].partition("),")[0]
+    listed = set(re.findall(r'"([^"]+)"', shared + own))
+    assert imported("\n".join(cell.source for cell in cells(path, "code"))) <= listed
+    assert all((paths.PACKAGE / f"{name}.py").is_file() or "." in name for name in listed)
 
 
 @pytest.mark.parametrize("path", PARAMETER_FILES, ids=lambda path: path.stem)
@@ -110,7 +133,7 @@ def test_studies_load_and_merge_for_every_notebook(path):
     for variant in plan["variants"]:
         for notebook in paths.NOTEBOOK_NAMES:
             for name in [*plan["cultures"], parameters.ONE] if "culture" in parameters.names(notebook) else [""]:
-                if (notebook, name) != ("01_seed_extraction", parameters.ONE):
+                if name != parameters.ONE or notebook[:2] in ("04", "05"):
                     assert studies.merged(notebook, path.stem, name, variant)["study"] == path.stem
 
 
@@ -131,6 +154,12 @@ def snakemake(place: Path, *arguments: str, study: str = "smoke") -> subprocess.
         environment.pop(name, None)
     return subprocess.run(["snakemake", *arguments, "--cores", "2", "--quiet", "reason", "host", "--config",
                            f"study={study}"], cwd=place, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def planned(plan: subprocess.CompletedProcess) -> set[str]:
+    """The messages of the jobs that a dry run would run."""
+    assert plan.returncode == 0, plan.stdout[-3000:] + plan.stderr[-3000:]
+    return set(re.findall(r"Job \d+: (.*)\n", plan.stdout + plan.stderr))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +192,12 @@ class TestSmokeStudy:
         rejected = records.read_rows(common / "rejected.jsonl", records.Rejected)
         assert len(candidates) == 600 + 600 * 1
         assert len(accepted) + len(rejected) == len(candidates)
-        assert all(row.similarity > 0.8 for row in accepted)
+        assert all(row.similarity > filtering.BUNDLED_TAU - 1e-6 for row in accepted)
+        assert {row.reason.partition(":")[0] for row in rejected} >= {"similarity", "polarity", "damage", "template"}
+        replies = records.read_rows(common / "replies.jsonl", records.ReplyRow)
+        assert len(replies) == 50 + 600
+        assert {row.outcome for row in replies} <= set(records.OUTCOMES)
+        assert not (common / "translations.jsonl").exists()
         for model, members in (("korean", 1), ("german", 1), ("one", 2)):
             rows = records.read_rows(smoke / "main" / model / "train.jsonl", records.TrainRow)
             assert all([m.role for m in row.messages] == ["system", "user", "assistant"] for row in rows)
@@ -172,6 +206,7 @@ class TestSmokeStudy:
 
     def test_fine_tuning_moves_the_answers_towards_the_people(self, smoke):
         found = json.loads((smoke / "main" / "common" / "summary.json").read_text())
+        assert list(found["human_study"]) == ["common"]
         for row in found["verdicts"]:
             assert row["adapter"] > row["base"] + 0.05, row
         square = found["matrix"]
@@ -223,22 +258,25 @@ class TestSmokeStudy:
             plan = snakemake(checkout, "--dry-run")
         finally:
             path.write_text(before)
-        jobs = set(re.findall(r"Job \d+: (.*?)(?: \(main\))?\n", plan.stdout + plan.stderr))
-        assert jobs == {"german: 04 fine-tuning", "german: 05 evaluation", "all cultures: 07 summary",
-                        "report: executed notebooks to HTML", *further}
+        assert planned(plan) == {"report: executed notebooks to HTML", *(f"{job} (main)" for job in (
+            "german: 04 fine-tuning", "german: 05 evaluation", "all cultures: 07 summary", *further))}
 
-    @pytest.mark.parametrize("name", ["questions.jsonl", "bundled_tasks.jsonl"])
-    def test_changed_data_are_noticed(self, smoke, checkout, name):
+    @pytest.mark.parametrize(("name", "rerun", "kept"), [
+        ("questions.jsonl", "korean: 01 seed extraction", ""),
+        ("bundled_tasks.jsonl", "korean: 05 evaluation", "korean: 01 seed extraction"),
+        ("guard/guard.json", "common: 03 filtering", "korean: 01 seed extraction"),
+        ("tau_curve.csv", "common: 03 filtering", "common: 02 augmentation"),
+    ])
+    def test_changed_data_are_noticed(self, smoke, checkout, name, rerun, kept):
         path = checkout / "culturellm_utils" / "data" / name
         before = path.read_text()
         path.write_text(before + "\n")
         try:
-            plan = snakemake(checkout, "--dry-run")
+            jobs = planned(snakemake(checkout, "--dry-run"))
         finally:
             path.write_text(before)
-        jobs = re.findall(r"Job \d+: (.*?)(?: \(main\))?\n", plan.stdout + plan.stderr)
-        assert "korean: 05 evaluation" in jobs
-        assert ("korean: 01 seed extraction" in jobs) == (name == "questions.jsonl")
+        assert {"korean: 05 evaluation (main)", f"{rerun} (main)"} <= jobs
+        assert f"{kept} (main)" not in jobs
 
     def test_a_failed_run_says_why_and_loses_nothing(self, smoke, checkout):
         kept = (smoke / "main" / "german" / "seeds.jsonl").read_bytes()
@@ -254,11 +292,48 @@ class TestSmokeStudy:
         assert (smoke / "main" / "german" / "seeds.jsonl").read_bytes() == kept
 
 
+@pytest.fixture(scope="module")
+def local_plan(checkout) -> set[str]:
+    """What a study would run that asks in English, and in a variant in each culture's own language."""
+    (checkout / "params" / "studies" / "local.yaml").write_text(
+        "title: x\ncultures: [korean, german]\nparameters: {base_model: stand-in-tiny, perplexity_model: ''}\n"
+        "variants:\n  main: {}\n  own: {language: local, chat_backend: openai}\n")
+    return planned(snakemake(checkout, "--dry-run", study="local"))
+
+
+def test_a_variant_in_local_languages_words_filters_and_rates_for_each_culture(local_plan):
+    shared = {"02 augmentation", "03 filtering", "06 human study"}
+    places = {(job.partition(":")[0], variant) for job in local_plan for stage in shared for variant in ("main", "own")
+              if job.endswith(f": {stage} ({variant})")}
+    assert places == {("common", "main"), ("korean", "own"), ("german", "own")}
+    for place, variant in places:
+        assert {f"{place}: {stage} ({variant})" for stage in shared} <= local_plan
+    for job in ("korean: 01 seed extraction", "one: 04 fine-tuning", "one: 05 evaluation", "all cultures: 07 summary"):
+        assert {f"{job} (main)", f"{job} (own)"} <= local_plan
+
+
+@pytest.mark.parametrize(("target", "words"), [
+    ("own/korean/train.jsonl", {"korean"}), ("own/korean/scores.json", {"korean"}),
+    ("own/one/train.jsonl", {"korean", "german"}), ("main/korean/train.jsonl", {"common"}),
+    ("main/one/train.jsonl", {"common"}),
+])
+def test_a_model_waits_for_the_wordings_of_its_own_cultures(checkout, local_plan, target, words):
+    jobs = planned(snakemake(checkout, f"{checkout}/outputs/local/{target}", "--dry-run", study="local"))
+    assert {job.partition(":")[0] for job in jobs if ": 03 filtering" in job} == words
+
+
+def test_the_summary_of_local_languages_waits_for_every_cultures_ratings(checkout, local_plan):
+    jobs = planned(snakemake(checkout, f"{checkout}/outputs/local/own/common/summary.json", "--dry-run", study="local"))
+    assert {job for job in jobs if "06 human study" in job} == {"korean: 06 human study (own)",
+                                                                "german: 06 human study (own)"}
+
+
 @pytest.mark.parametrize(("text", "sentence"), [
     ("title: x\ncultures: [atlantis]\n", "there is no culture 'atlantis'"),
     ("title: x\ncultures: [korean]\nparameters: {taau: 0.5}\n", "'taau' is no parameter of any notebook"),
     ("title: x\ncultures: [korean]\nparameters: {tau: 1.5}\n", "parameter 'tau' is 1.5"),
     ("title: x\ncultures: [korean]\nparameters: {chat_backend: telepathy}\n", "parameter 'chat_backend'"),
+    ("title: x\ncultures: [korean]\nvariants: {own: {language: korean}}\n", "parameter 'language' is 'korean'"),
 ])
 def test_a_wrong_study_stops_before_anything_runs(checkout, text, sentence):
     (checkout / "params" / "studies" / "wrong.yaml").write_text(text)

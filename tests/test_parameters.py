@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from culturellm_utils import parameters, paths, studies, survey
 from culturellm_utils.errors import UserError
-from culturellm_utils.parameters import Augmentation, FineTuning, SeedExtraction
+from culturellm_utils.parameters import Augmentation, Filtering, FineTuning, SeedExtraction
 
-KNOBS = {"study": "toy", "variant": "main", "random_seed": 0, "questions_path": "", "chat_backend": "recorded",
-         "chat_model": "gpt-4", "base_url": "", "temperature": 0.7, "max_concurrency": 8, "templates_requested": 12,
-         "substitutes_requested": 4, "samples_drawn": 4}
+KNOBS = studies.defaults("02_augmentation") | {"study": "toy"}
 KOREAN = {"culture": "korean", "countries": ["KOR"], "culture_language": "Korean", "prompt_name": "Korean"}
 NINE = ["arabic", "bengali", "chinese", "english", "german", "korean", "portuguese", "spanish", "turkish"]
 
@@ -52,7 +50,7 @@ def test_run_again_in_the_same_kernel_the_results_of_later_cells_do_not_matter()
 
 def test_the_first_run_refuses_a_name_that_it_does_not_know():
     said = sentence(parameters.validate, Augmentation, KNOBS | {"temprature": 0.1})
-    assert said.startswith("02_augmentation has no parameter 'temprature'; its parameters are base_url, chat_backend,")
+    assert said.startswith("02_augmentation has no parameter 'temprature'; its parameters are augmenter, ")
 
 
 @pytest.mark.parametrize(("name", "value", "problem"), [
@@ -65,7 +63,13 @@ def test_the_first_run_refuses_a_name_that_it_does_not_know():
     ("samples_drawn", 2.0, "valid integer"),
     ("samples_drawn", "2", "valid integer"),
     ("random_seed", -1, "greater than or equal to 0"),
-    ("chat_backend", "replay", "'recorded' or 'openai'"),
+    ("chat_backend", "replay", "'recorded', 'openai' or 'batch'"),
+    ("language", "korean", "'english' or 'local'"),
+    ("max_reply_tokens", 15, "greater than or equal to 16"),
+    ("request_timeout", 0.0, "greater than 0"),
+    ("budget_money", -1.0, "greater than or equal to 0"),
+    ("cultures", [], "at least 1 item"),
+    ("culture", "Korean", "lowercase letters"),
     ("chat_model", "", "at least 1 character"),
     ("study", "My study", "lowercase letters, digits, '-' and '_'"),
     ("study", "../elsewhere", "lowercase letters"),
@@ -97,13 +101,14 @@ def test_countries_and_cultures():
 
 @given(name=st.sampled_from(sorted(KNOBS)), value=st.none() | st.booleans() | st.integers() | st.floats() | st.text()
        | st.lists(st.integers(), max_size=2) | st.dictionaries(st.text(), st.integers(), max_size=2))
-def test_any_value_is_taken_as_it_is_or_refused_by_name(name, value):
+def test_any_value_is_taken_or_refused_by_name(name, value):
     try:
-        taken, said = getattr(parameters.validate(Augmentation, KNOBS | {name: value}), name), f"'{name}'"
+        taken = getattr(parameters.validate(Augmentation, KNOBS | {name: value}), name)
     except UserError as error:
-        taken, said = value, str(error)
-    assert taken is value
-    assert f"'{name}'" in said
+        assert f"'{name}'" in str(error)  # noqa: PT017
+        return
+    assert taken == value
+    assert type(taken) is type(KNOBS[name])  # a whole number for a share is one, true is none
 
 
 def test_the_digest_changes_with_any_knob_and_with_nothing_else():
@@ -114,6 +119,15 @@ def test_the_digest_changes_with_any_knob_and_with_nothing_else():
     assert digest() == digest() == parameters.validate(Augmentation, dict(reversed(KNOBS.items()))).digest
     changed = {digest(temperature=0.8), digest(samples_drawn=5), digest(random_seed=1), digest(base_url="http://a")}
     assert len(changed | {digest()}) == 5
+
+
+def test_wordings_lie_in_common_or_in_the_folder_of_the_culture():
+    def place(**changes):
+        return parameters.validate(Filtering, studies.defaults("03_filtering") | changes).place
+
+    assert place() == place(culture="german") == "common"
+    assert place(language="local") == "korean"
+    assert place(language="local", culture="german") == "german"
 
 
 def test_a_culture_has_its_folder_in_study_and_variant():
@@ -137,7 +151,8 @@ def test_every_culture_loads_and_has_answers(path):
 
 def test_the_default_study_is_all_nine_cultures_and_the_notebooks_own_literals():
     assert studies.study("laptop")["cultures"] == NINE
-    assert studies.merged("02_augmentation", "laptop") == {"study": "laptop", "variant": "main"}
+    assert studies.merged("02_augmentation", "laptop") == {"study": "laptop", "variant": "main", "cultures": NINE}
+    assert studies.merged("03_filtering", "laptop") == {"study": "laptop", "variant": "main"}
     assert studies.merged("01_seed_extraction", "laptop", "spanish")["countries"] == ["ARG", "MEX"]
     assert studies.merged("04_fine_tuning", "laptop", "one")["culture"] == "one"
     assert studies.merged("05_evaluation", "laptop", "korean", cultures=["korean"])["cultures"] == ["korean"]
@@ -182,6 +197,41 @@ def test_precedence_is_literal_study_culture_variant(params):
     assert "tau" not in main  # a knob of another notebook
     assert "learning_rate" not in main  # nobody's but the notebook's own
     assert studies.merged("03_filtering", "toy")["tau"] == 0.5
+
+
+def test_the_place_of_wordings_follows_the_language_of_study_and_variant(params):
+    write(params / "german.yaml", KOREAN | {"culture": "german", "countries": ["DEU"]})
+    plan = {"title": "Toy", "cultures": ["korean", "german"], "variants": {"main": {}, "own": {"language": "local"}}}
+    write(params / "studies" / "toy.yaml", plan)
+    assert [studies.place("toy", name) for name in plan["cultures"]] == ["common", "common"]
+    assert [studies.place("toy", name, "own") for name in plan["cultures"]] == ["korean", "german"]
+    write(params / "studies" / "toy.yaml", plan | {"parameters": {"language": "local"}, "variants": {
+        "main": {}, "english": {"language": "english"}}})
+    assert studies.place("toy", "german") == "german"
+    assert studies.place("toy", "german", "english") == "common"
+    with pytest.raises(UserError, match="has no variant 'arm'"):
+        studies.place("toy", "german", "arm")
+
+
+def test_one_culture_cannot_have_another_language_than_its_study(params):
+    write(params / "korean.yaml", KOREAN | {"language": "local"})
+    assert sentence(studies.culture, "korean") == (
+        "params/korean.yaml: language belongs to a study or its variants: CultureLLM-One and the summary need all "
+        "cultures asked in the same way")
+
+
+def test_the_base_models_of_a_study_are_those_of_every_notebook_that_loads_one(params):
+    german = {"culture": "german", "countries": ["DEU"], "perplexity_model": "own/reader"}
+    write(params / "german.yaml", KOREAN | german)
+    write(params / "one.yaml", {"culture": "one", "countries": [], "culture_language": "all", "prompt_name": "",
+                                "base_model": "for/one"})
+    plan = {"title": "Toy", "cultures": ["korean", "german"], "parameters": {"base_model": "some/model"}}
+    write(params / "studies" / "toy.yaml", plan)
+    assert studies.base_models("toy") == ["for/one", "some/model", "stand-in"]  # common 03 reads no culture's file
+    write(params / "studies" / "toy.yaml", plan | {"variants": {"own": {"language": "local"}}})
+    assert studies.base_models("toy") == ["for/one", "own/reader", "some/model", "stand-in"]
+    write(params / "studies" / "toy.yaml", plan | {"variants": {"none": {"perplexity_model": ""}}})
+    assert studies.base_models("toy") == ["for/one", "some/model"]
 
 
 def test_a_tenth_culture_is_one_file(params):

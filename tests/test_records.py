@@ -11,7 +11,18 @@ from pydantic import ValidationError
 
 from culturellm_utils import paths, records
 from culturellm_utils.errors import UserError
-from culturellm_utils.records import Augmented, Candidate, Message, Prediction, Question, Seed, Substitution, TargetRow
+from culturellm_utils.records import (
+    Augmented,
+    Candidate,
+    Message,
+    Prediction,
+    Question,
+    ReplyRow,
+    Seed,
+    Substitution,
+    TargetRow,
+    Translation,
+)
 
 ROW = {"candidate_id": "Q27-t02-s1", "question_id": "Q27", "stage": 2, "template_id": "Q27-t02", "text": "Few aims.",
        "substitutions": [{"position": 1, "word": "goals", "substitute": "aims"}], "source": "recorded"}
@@ -28,6 +39,16 @@ predictions = st.builds(
     Prediction, item_id=words, part=st.sampled_from(["task", "ability"]), culture=words, system=words,
     messages=st.lists(st.builds(Message, role=st.sampled_from(["system", "user"]), content=words), max_size=2),
     question_id=words, probabilities=shares, reply=words, label=st.none() | words, gold=words, gold_distribution=shares,
+)
+
+translations = st.builds(
+    Translation, name=words, kind=st.sampled_from(["question", "option", "phrase"]), english=words, text=words,
+    protected=st.lists(words, max_size=2), back=st.none() | words, similarity=st.none() | st.floats(-1, 1),
+    source=words, reason=words,
+)
+reply_rows = st.builds(
+    ReplyRow, key=words, purpose=words, subject=words, attempt=st.integers(0, 9), outcome=words, detail=words,
+    prompt_tokens=st.integers(0), completion_tokens=st.integers(0), text=words,
 )
 
 
@@ -59,6 +80,20 @@ def test_candidates_survive_writing_and_reading(folder, rows):
 @given(rows=st.lists(predictions, min_size=1, max_size=4))
 def test_predictions_survive_writing_and_reading(folder, rows):
     assert records.read_rows(records.write_rows(folder / "predictions.jsonl", rows), Prediction) == rows
+
+
+@settings(max_examples=40)
+@given(translated=st.lists(translations, min_size=1, max_size=3), replied=st.lists(reply_rows, min_size=1, max_size=3))
+def test_translations_and_replies_survive_writing_and_reading(folder, translated, replied):
+    assert records.read_rows(records.write_rows(folder / "translations.jsonl", translated), Translation) == translated
+    assert records.read_rows(records.write_rows(folder / "replies.jsonl", replied), ReplyRow) == replied
+
+
+def test_a_translation_says_what_it_translates_and_is_used_unless_it_has_a_reason():
+    row = Translation(name="Q27", kind="question", english="Is it?", text="Ist es?", source="user")
+    assert (row.protected, row.back, row.similarity, row.reason) == ([], None, None, "")
+    with pytest.raises(ValidationError, match="'question', 'option' or 'phrase'"):
+        Translation(name="Q27", kind="topic", english="Is it?", text="Ist es?", source="user")
 
 
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from culturellm_utils import report
+from culturellm_utils import paths, report
 from culturellm_utils.errors import UserError
 from culturellm_utils.report import __main__ as command
 from culturellm_utils.report import executed, pages
@@ -26,6 +27,8 @@ cultures: list = [      # who takes part
     "korean", "german",
 ]
 tau: float = 0.8        # similarity that is asked for, 0 to 1'''
+PLACES = pages.places(["korean"], {"korean": "common"})
+LOCAL = pages.places(["korean"], {"korean": "korean"})
 FINDING = "Korean answers are <script>alert(1)</script> **nearer**."
 STAMP = "culturellm 0.1.0 · python 3.11.7 · git 1a2b3c4 · parameters 0f3a5c7e9b1d\n"
 
@@ -58,9 +61,9 @@ def fake(title: str, finding: str = "Seen.") -> nbformat.NotebookNode:
         ])
 
 
-def study(home: Path, variant: str = "main") -> None:
+def study(home: Path, variant: str = "main", places: list[tuple[str, str]] = PLACES) -> None:
     """The executed notebooks and the summary of a study of one culture."""
-    for folder, stage in pages.places(["korean"]):
+    for folder, stage in places:
         path = home / variant / folder / f"{stage}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(fake(f"{stage[:2]} Title of {stage}", FINDING), path)
@@ -119,7 +122,7 @@ class Page(HTMLParser):
 
 def test_every_stage_has_a_page_and_the_index_leads_to_it(built):
     index = (built / "index.html").read_text()
-    for folder, stage in pages.places(["korean"]):
+    for folder, stage in PLACES:
         assert (built / "main" / folder / f"{stage}.html").is_file()
         assert f'href="main/{folder}/{stage}.html"' in index
     assert re.findall(r'caption-text">([^<]+)', index)[:4] == ["Across cultures", "Korean", "CultureLLM-One", "About"]
@@ -183,12 +186,50 @@ def test_several_variants_are_told_apart(outputs, monkeypatch):
     study(outputs / "smoke", "main")
     study(outputs / "smoke", "paper_labels")
     found = [pages.Page(variant, *place, fake("07 Title"), f" ({variant})")
-             for variant in ("main", "paper_labels") for place in pages.places(["korean"])]
+             for variant in ("main", "paper_labels") for place in PLACES]
     text = pages.index("A study", found, outputs / "nowhere")
     assert "## What we found (main)" in text
     assert "## What we found (paper_labels)" in text
     assert ":caption: Korean (paper_labels)" in text
     assert "one culture (Korean)" in text
+
+
+def test_wordings_have_their_pages_where_they_lie_in_the_order_of_the_notebooks():
+    own, one = [["01_seed_extraction", "04_fine_tuning", "05_evaluation"], ["04_fine_tuning", "05_evaluation"]]
+    shared = ["02_augmentation", "03_filtering", "06_human_study", "07_summary"]
+    cultures = ["turkish", "german"]
+
+    def grouped(found):
+        return [(folder, [stage for _, stage in group]) for folder, group in groupby(found, key=lambda place: place[0])]
+
+    assert grouped(pages.places(cultures, dict.fromkeys(cultures, "common"))) == [
+        ("common", shared), ("turkish", own), ("german", own), ("one", one)]
+    assert grouped(pages.places(cultures, {name: name for name in cultures})) == [
+        ("common", ["07_summary"]), *((name, sorted([*own, *shared[:3]])) for name in cultures), ("one", one)]
+
+
+def test_a_study_in_local_languages_has_the_wordings_of_a_culture_among_its_pages(outputs):
+    found = [pages.Page("main", *place, fake("07 Title")) for place in LOCAL]
+    text = pages.index("A study", found, outputs / "nowhere")
+    line, = [line for line in text.splitlines() if line.startswith("| Korean | ")]
+    assert re.findall(r"\(([^)]+)\.ipynb\)", line) == [f"main/korean/{stage}" for stage in (
+        "01_seed_extraction", "02_augmentation", "03_filtering", "04_fine_tuning", "05_evaluation", "06_human_study")]
+    assert "| Across cultures | [07 Summary](main/common/07_summary.ipynb) |" in text
+
+
+def test_a_report_looks_for_wordings_where_the_language_of_each_variant_puts_them(outputs, monkeypatch, tmp_path):
+    shutil.copytree(paths.PARAMS, tmp_path / "params")
+    (tmp_path / "params" / "studies" / "toy.yaml").write_text(
+        "title: Toy\ncultures: [korean]\nvariants:\n  main: {}\n  own: {language: local}\n")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    study(outputs / "toy")
+    study(outputs / "toy", "own", LOCAL)
+    (outputs / "toy/own/korean/03_filtering.ipynb").unlink()
+    with pytest.raises(UserError, match=r"toy/own/korean/03_filtering.ipynb is missing: run .* with culture korean"):
+        report.build("toy")
+    (outputs / "toy/main/common/03_filtering.ipynb").unlink()
+    with pytest.raises(UserError, match=r"toy/main/common/03_filtering.ipynb is missing"):
+        report.build("toy")
 
 
 def test_a_missing_notebook_says_which_to_run(outputs):

@@ -39,7 +39,7 @@ def questions():
 
 @pytest.fixture(scope="module")
 def templates(questions):
-    return augmentation.make_templates(client.Recorded(), questions, count=12)[0]
+    return augmentation.make_templates(augmentation.Writer(client.Recorded()), questions, count=12)
 
 
 def asked(chats):
@@ -91,7 +91,8 @@ def test_wordings_of_one_question_share_one_answer(chats, questions, templates):
 def test_no_held_out_template_nor_its_samples_are_read(chats, questions, templates):
     unseen = [t for t in templates if wordings.number(t.template_id) > stand_in.SEEN_TEMPLATES]
     assert len(unseen) >= 2 * len(questions)
-    samples, _ = augmentation.make_samples(client.Recorded(), unseen, questions, count=4, draws=6, seed=0)
+    writer = augmentation.Writer(client.Recorded())
+    samples = augmentation.make_samples(writer, unseen, questions, count=4, draws=6, seed=0)
     read = "\n".join(message.content for messages, _ in chats for message in messages)
     assert [c.candidate_id for c in [*unseen, *samples] if c.text in read] == []
 

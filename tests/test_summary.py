@@ -91,7 +91,8 @@ def test_own_minus_one(results):
 
 def test_load_reads_what_05_wrote(results, outputs):
     knobs = parameters.Summary(study="toy", variant="main", random_seed=0, cultures=["korean", "german"],
-                               questions_path="", wvs_path="", country_weighting="equal", bootstrap_samples=100)
+                               language="english", questions_path="", wvs_path="", country_weighting="equal",
+                               bootstrap_samples=100)
     for model, rows in results.predictions.items():
         write_rows(knobs.folder(model) / "predictions.jsonl", rows)
         write_json(knobs.folder(model) / "scores.json", {"figures": results.scores[model]})
