@@ -94,8 +94,8 @@ rule seed_extraction:
 rule augmentation:
     message: "{wildcards.place}: 02 augmentation ({wildcards.variant})"
     input:
-        modules("augmentation", "augmenters", "paper", "translation", "client", "live", "batch", "replies", "usage",
-                "languages", "encoder", "guard", "wordings", "survey", "questions.jsonl", "recordings.jsonl",
+        modules("augmentation", "augmenters", "paper", "translation", "client", "live", "batch", "protocol", "replies",
+                "usage", "languages", "encoder", "guard", "wordings", "survey", "questions.jsonl", "recordings.jsonl",
                 "guard/adapter_model.safetensors", "guard/guard.json"),
         users_files("02_augmentation"),
         notebook="notebooks/02_augmentation.ipynb",

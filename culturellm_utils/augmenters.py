@@ -236,8 +236,8 @@ def expected(job: Job) -> tuple[list[Request], Usage]:
         # The questions in the place of the templates.
         second = augmentation.substitutes_requests([job.writer.candidate(q, 0, q.question).model_copy(
             update={"template_id": q.question_id}) for q in questions], questions, knobs.substitutes_requested, book)
-        words = sum(len(languages.tokens(q.question, book.language)) for q in questions)
-        each = _cost(second, words * REPLACED_SHARE * (22 + 4 * knobs.substitutes_requested))
+        length = sum(len(languages.tokens(q.question, book.language)) for q in questions)
+        each = _cost(second, length * REPLACED_SHARE * (22 + 4 * knobs.substitutes_requested))
         usage += _times(count, each)
     return first, usage
 

@@ -19,10 +19,11 @@ from uuid import uuid4
 import openai
 from openai.types import Batch as Job
 
-from culturellm_utils import client, live, paths
-from culturellm_utils.client import NoReply, Reply, api_key, filtered, read_body
+from culturellm_utils import client, live, paths, protocol
+from culturellm_utils.client import Reply
 from culturellm_utils.errors import UserError
 from culturellm_utils.live import Missing, OpenAI
+from culturellm_utils.protocol import NoReply, api_key, filtered, read_body
 from culturellm_utils.records import write_text
 from culturellm_utils.usage import Prices, Progress, Usage, duration
 
@@ -150,7 +151,7 @@ class Batch(OpenAI):
         for file in filter(None, (job.output_file_id, job.error_file_id)):
             content = self._patiently(lambda file=file: server.files.content(file)).content
             if content.lstrip()[:1] == b"<":
-                raise client.web_page(self.address)
+                raise protocol.web_page(self.address)
             failed |= self._take(content, part, progress)
         if job.status == "completed":
             unread = self._unanswered(part).keys() - failed.keys()
@@ -158,7 +159,7 @@ class Batch(OpenAI):
         self._forget(mark, part)
         if job.status == "failed":
             said = job.errors.data[0] if job.errors and job.errors.data else None
-            reason = client.plain(said.code) if said else ""
+            reason = protocol.plain(said.code) if said else ""
             line = f", line {said.line}" if said and said.line else ""
             raise UserError(f"batch {job.id} was refused at {self.address} ({reason or 'no reason given'}{line}); the "
                             f"request file is {paths.shown(self._file(mark))}")
@@ -185,7 +186,7 @@ class Batch(OpenAI):
                 if status == 200:
                     replies[name] = read_body(json.dumps(body), part[name])
                     continue
-                code = client.plain((body.get("error") or {}).get("code"))
+                code = protocol.plain((body.get("error") or {}).get("code"))
                 if code == "content_filter":
                     replies[name] = filtered(part[name])
                     continue
@@ -206,9 +207,9 @@ class Batch(OpenAI):
             except (openai.OpenAIError, ValueError) as error:
                 if tries == live.TRIES or not (live.transient(error) or isinstance(error, ValueError)):
                     raise
-                pause = max(live.backoff(tries), min(live.LONGEST_ASKED, client.asked_pause(error) or 0))
+                pause = max(live.backoff(tries), min(live.LONGEST_ASKED, protocol.asked_pause(error) or 0))
             else:
                 if isinstance(answer, str):
-                    raise client.web_page(self.address)
+                    raise protocol.web_page(self.address)
                 return answer
             time.sleep(pause)

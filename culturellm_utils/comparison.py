@@ -90,6 +90,14 @@ def _equal(accepted: dict[str, list[Augmented]], per_question: int, seed: int) -
     return drawn
 
 
+def _value(name: str, text: str) -> object:
+    """What is written on the command line, read as papermill reads it."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"-p {name} '{text}' is no value: put texts with signs into quotes") from None
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m culturellm_utils.comparison", description="Compare augmenters.")
@@ -100,7 +108,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="write the table to this CSV file")
     arguments = parser.parse_args()
     try:
-        values = studies.defaults("02_augmentation") | {name: yaml.safe_load(text) for name, text in arguments.p}
+        values = studies.defaults("02_augmentation") | {name: _value(name, text) for name, text in arguments.p}
         knobs = parameters.validate(Augmentation, values)
         table, drawn = compare(knobs, survey.questions(knobs.questions_path), filtering.Guards(True),
                                arguments.per_question)

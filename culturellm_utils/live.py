@@ -22,10 +22,11 @@ import anyio.to_thread
 import openai
 from anyio.from_thread import start_blocking_portal
 
-from culturellm_utils import client, paths
-from culturellm_utils.client import NoReply, Reply, Request, Show, api_key, filtered, key, quiet, read_body
+from culturellm_utils import paths, protocol
+from culturellm_utils.client import Reply, Request, Show, key, quiet
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import Chat
+from culturellm_utils.protocol import NoReply, api_key, filtered, read_body
 from culturellm_utils.store import Store
 from culturellm_utils.usage import Budget, Prices, Progress, Usage, duration
 
@@ -47,7 +48,7 @@ class OpenAI:
                             "base_url of a server that asks for no key")
         if not re.fullmatch(r"[!-~]+", api_key()):
             raise UserError("OPENAI_API_KEY holds a space, a line break or a sign that no key has: set it again")
-        if settings.base_url and not client.is_address(settings.base_url):
+        if settings.base_url and not protocol.is_address(settings.base_url):
             raise UserError(f"base_url '{settings.base_url}' is not a web address: write one such as "
                             "http://localhost:8000/v1")
         self.source = settings.chat_model
@@ -156,7 +157,7 @@ class OpenAI:
         elif isinstance(error, openai.APIConnectionError):
             what = "cannot be reached, or breaks off"
         elif status:
-            code = client.plain(getattr(error, "code", None))
+            code = protocol.plain(getattr(error, "code", None))
             what = f"answered {status}{code and f' ({code})'}"
         else:
             what = f"could not be asked ({type(error).__name__})"
@@ -216,7 +217,7 @@ class _Sending:
                     tries = 0 if limited and self.replies > before else tries + 1
                     if tries == TRIES or not transient(error):
                         raise
-                    pause, asked = backoff(tries), client.asked_pause(error)
+                    pause, asked = backoff(tries), protocol.asked_pause(error)
                     if paid(error):
                         self.client.budget.lost += most
             if asked is not None:
@@ -236,9 +237,9 @@ class _Sending:
                 raise
             raw = await server.chat.completions.with_raw_response.create(**body)
             self.client.schemas = False
-        self._hold(client.exhausted(raw.headers))
+        self._hold(protocol.exhausted(raw.headers))
         if raw.content.lstrip()[:1] == b"<":
-            raise client.web_page(self.client.address)
+            raise protocol.web_page(self.client.address)
         return read_body(raw.content, request)
 
     @asynccontextmanager

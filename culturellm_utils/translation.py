@@ -185,7 +185,7 @@ def _confused(done: Mapping[str, Translation], scales: Sequence[Sequence[str]]) 
     for scale in scales:
         for name, other in permutations(dict.fromkeys(scale), 2):
             row, beside = done[name], done[other]
-            if row.source == "user" or row.reason:
+            if row.source == "user" or row.reason or beside.reason:
                 continue
             if languages.plain(row.text) == languages.plain(beside.text):
                 found[name] = row.model_copy(update={"reason": f"the same text as '{other}'"})

@@ -80,7 +80,8 @@ def test_two_stages_are_templates_and_four_samples_of_each():
     samples = [row for row in made if row.stage == 2]
     assert Counter(row.template_id for row in samples) == dict.fromkeys(templates, 4)
     for row in samples:
-        assert row.text == substitute(templates[row.template_id], {x.position: x.substitute for x in row.substitutions})[0]
+        choice = {made.position: made.substitute for made in row.substitutions}
+        assert row.text == substitute(templates[row.template_id], choice)[0]
     assert [row for row in made if row.stage == 1] == augment(job("paraphrase"))
 
 
@@ -103,7 +104,7 @@ def test_what_is_drawn_for_a_question_does_not_depend_on_the_others():
 def test_a_round_trip_asks_there_and_back():
     trips = {"Translate from English into German.\nItem: Work is a duty.": "Arbeit ist eine Pflicht für alle.",
              "Translate from English into German.\nItem: Work is good.": "Work is very good for all people.",
-             "Translate from German into English.\nItem: Arbeit ist eine Pflicht für alle.": "Work is everybody's duty.",
+             "Translate from German into English.\nItem: Arbeit ist eine Pflicht für alle.": "Work is our duty.",
              "Translate from English into Spanish.\nItem: Work is a duty.": "El trabajo es un deber de todos.",
              "Translate from English into Spanish.\nItem: Work is good.": "El trabajo es bueno para todos.",
              "Translate from Spanish into English.\nItem: El trabajo es un deber de todos.": "Working is a duty.",
@@ -115,7 +116,7 @@ def test_a_round_trip_asks_there_and_back():
     made = augment(Job(writer, some, knobs("round_trip", templates_requested=2)))
     # The German for QB is English, so there is no way back.
     assert [(row.candidate_id, row.text) for row in made] == [
-        ("QA-t01", "Work is everybody's duty."), ("QA-t02", "Working is a duty."), ("QB-t02", "Working is good.")]
+        ("QA-t01", "Work is our duty."), ("QA-t02", "Working is a duty."), ("QB-t02", "Working is good.")]
     assert sorted(prompt.rpartition("\n")[0] for prompt in asked.prompts) == sorted(trips)
     assert Counter(row.outcome for row in writer.replies) == {"used": 6, "another language": 1}
 
@@ -250,8 +251,9 @@ def test_the_plan_of_a_live_run_before_and_after(server, name):
     work = live(server, name)
     before = plan(work)
     assert server.asked == []
-    assert (before.known, before.usage) == (0, expected(work)[1])
-    assert before.certain == len({r.messages[-1].content for r in expected(work)[0]} if name != "round_trip" else "DE")
+    first, usage = expected(work)
+    assert (before.known, before.usage) == (0, usage)
+    assert before.certain == (2 if name == "round_trip" else len(first))  # the first language is asked before the next
     assert before.money == pytest.approx((before.usage.prompt_tokens + 2 * before.usage.completion_tokens) / 1e6)
     assert before.seconds > 0
     made = augment(work)
@@ -281,7 +283,7 @@ def test_where_stage_one_is_on_disk_stage_two_is_certain(server):
 def test_an_unusable_reply_on_disk_is_not_asked_again_by_a_plan(server):
     work = live(server, "free", unusable_retries=1)
     good = server.answer
-    server.answer = lambda prompt, before: said("sorry") if before == 0 else good(prompt.partition("\nAn earlier")[0], 0)
+    server.answer = lambda prompt, before: good(prompt.partition("\nAn earlier")[0], 0) if before else said("sorry")
     once = work.knobs.model_copy(update={"unusable_retries": 0})
     augment(Job(Writer(client.connect(once)), work.questions, once))
     assert len(server.asked) == 2

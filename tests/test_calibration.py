@@ -1,6 +1,7 @@
 """Which tau an encoder needs: curve, choice and shares by label on toy cosines, by hand; the shipped curve."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from culturellm_utils import calibration, filtering
+from culturellm_utils import calibration, filtering, paths
 from culturellm_utils import encoder as encoders
 from culturellm_utils.calibration import TAUS, by_label, calibrated, curve
 from culturellm_utils.errors import UserError
 from culturellm_utils.guard import LABELS, LabelledPair
-from culturellm_utils.records import write_rows
+from culturellm_utils.records import read_rows, write_rows
 
 #: Texts with their cosine to the seed, their label, and whether the toy guard lets them through.
 PAIRS = {"a": (0.95, "same", True), "b": (0.815, "same", True), "c": (0.705, "same", False), "d": (0.505, "same", True),
@@ -160,3 +161,21 @@ def test_the_command_line_says_one_sentence_when_it_cannot(command, tmp_path):
     code, _, said = command("--curve", tmp_path)
     assert (code, said.count("\n")) == (1, 1)
     assert said.startswith("Error: ")
+
+
+# The shipped curve
+
+@pytest.fixture(scope="module")
+def shipped():
+    return pd.read_csv(paths.DATA / "tau_curve.csv")
+
+
+def test_the_bundled_tau_is_that_of_the_shipped_curve(shipped):
+    assert calibrated(shipped) == filtering.BUNDLED_TAU
+
+
+def test_the_shipped_curve_is_that_of_the_development_pairs(shipped):
+    pairs = read_rows(Path(__file__).parent / "data" / "pairs" / "dev.jsonl", LabelledPair)
+    again = curve(pairs, encoders.load(encoders.BUNDLED), filtering.Guards(True))
+    assert list(shipped.columns) == list(again.columns)
+    assert np.abs(shipped - again).to_numpy().max() < 0.01  # a pair on the edge of a hundredth may fall either way

@@ -236,3 +236,43 @@ def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path):
     assert str(caught.value).startswith(f"nli_model '{tmp_path}' cannot be loaded (")
     assert str(caught.value).endswith("): give a folder or the hub name of an NLI cross-encoder")
     assert "\n" not in str(caught.value)
+
+
+# The shipped weights
+
+#: Least shares of good pairs kept and bad pairs rejected on the test pairs, as measured when the weights were made.
+FLOORS = {"all": (0.90, 0.63), "seeds that no training pair has": (0.97, 0.34)}
+
+
+def shares(rows, reasons, name):
+    """Good pairs kept and bad ones rejected, printed with the share rejected of each label."""
+    good = [not reason for row, reason in zip(rows, reasons, strict=True) if row.label == "same"]
+    bad = [bool(reason) for row, reason in zip(rows, reasons, strict=True) if row.label != "same"]
+    by = {label: [bool(reason) for row, reason in zip(rows, reasons, strict=True) if row.label == label]
+          for label in LABELS}
+    kept, rejected = sum(good) / len(good), sum(bad) / len(bad)
+    print(f"{name}: keeps {kept:.3f} of {len(good)} good pairs, rejects {rejected:.3f} of {len(bad)} others; rejected "
+          + ", ".join(f"{label} {sum(found) / len(found):.3f} of {len(found)}" for label, found in by.items() if found))
+    return kept, rejected
+
+
+def test_the_shipped_guard_keeps_and_rejects_as_much_as_when_it_was_made(labelled):
+    rows = labelled["test"]
+    reasons = Guard().judge([(row.seed, row.text) for row in rows])
+    seen = {plain(row.seed) for row in labelled["train"]}
+    parts = {"all": rows, "seeds that no training pair has": [row for row in rows if plain(row.seed) not in seen]}
+    parts |= {f"origin {origin}": [row for row in rows if row.origin == origin]
+              for origin in sorted({row.origin for row in rows})}
+    reason = dict(zip(map(id, rows), reasons, strict=True))
+    found = {name: shares(part, [reason[id(row)] for row in part], name) for name, part in parts.items()}
+    for name, (kept, rejected) in FLOORS.items():
+        assert found[name][0] >= kept, name
+        assert found[name][1] >= rejected, name
+
+
+def test_the_shipped_guard_says_the_same_alone_and_in_a_batch(labelled, own_cache):
+    pairs = [(row.seed, row.text) for row in labelled["test"][:8]]
+    together = Guard().probabilities(pairs)
+    assert together.sum(1) == pytest.approx(np.ones(8), abs=1e-5)
+    alone = Guard()._compute([pairs[3]])
+    assert alone[0] == pytest.approx(together[3], abs=1e-4)

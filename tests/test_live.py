@@ -36,7 +36,7 @@ from chat_server import (
     wait_until,
 )
 
-from culturellm_utils import client, live, replies
+from culturellm_utils import client, live, protocol, replies
 from culturellm_utils.augmentation import texts_schema
 from culturellm_utils.live import OpenAI
 from culturellm_utils.store import Store
@@ -249,7 +249,7 @@ def test_the_ways_to_ask_for_a_pause(monkeypatch, headers, seconds):
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     error = Exception()
     error.response = type("Response", (), {"headers": headers})
-    assert client.asked_pause(error) == seconds
+    assert protocol.asked_pause(error) == seconds
 
 
 @pytest.mark.parametrize(("remaining", "reset", "seconds"), [
@@ -257,8 +257,8 @@ def test_the_ways_to_ask_for_a_pause(monkeypatch, headers, seconds):
     ("5", "6m0s", 0.0)])
 def test_how_long_a_rate_limit_is_exhausted(remaining, reset, seconds):
     headers = {"x-ratelimit-remaining-requests": remaining, "x-ratelimit-reset-requests": reset}
-    assert client.exhausted(headers) == pytest.approx(seconds)
-    assert client.exhausted({}) == 0.0
+    assert protocol.exhausted(headers) == pytest.approx(seconds)
+    assert protocol.exhausted({}) == 0.0
 
 
 def test_an_exhausted_rate_limit_holds_back_the_others(server):

@@ -193,7 +193,9 @@ class TestSmokeStudy:
         assert len(candidates) == 600 + 600 * 1
         assert len(accepted) + len(rejected) == len(candidates)
         assert all(row.similarity > filtering.BUNDLED_TAU - 1e-6 for row in accepted)
-        assert {row.reason.partition(":")[0] for row in rejected} >= {"similarity", "polarity", "damage", "template"}
+        reasons = {row.reason.partition(":")[0] for row in rejected}
+        assert {"similarity", "template"} <= reasons
+        assert reasons & {"polarity", "damage"}, "the guard had no objection at all"
         replies = records.read_rows(common / "replies.jsonl", records.ReplyRow)
         assert len(replies) == 50 + 600
         assert {row.outcome for row in replies} <= set(records.OUTCOMES)
