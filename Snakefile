@@ -96,7 +96,7 @@ rule augmentation:
     input:
         modules("augmentation", "augmenters", "paper", "translation", "client", "live", "batch", "protocol", "replies",
                 "usage", "languages", "encoder", "guard", "wordings", "survey", "questions.jsonl", "recordings.jsonl",
-                "guard/adapter_model.safetensors", "guard/guard.json"),
+                "guard/weights.safetensors", "guard/guard.json"),
         users_files("02_augmentation"),
         notebook="notebooks/02_augmentation.ipynb",
     output:
@@ -120,7 +120,7 @@ rule filtering:
     message: "{wildcards.place}: 03 filtering ({wildcards.variant})"
     input:
         modules("filtering", "guard", "encoder", "encoding", "scoring", "models", "survey", "wordings",
-                "guard/adapter_model.safetensors", "guard/guard.json", "tau_curve.csv"),
+                "guard/weights.safetensors", "guard/guard.json", "tau_curve.csv"),
         perplexity_model,
         rules.augmentation.output.candidates,
         notebook="notebooks/03_filtering.ipynb",

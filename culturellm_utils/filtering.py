@@ -2,7 +2,7 @@
 
 A rejected row keeps its similarity and says why::
 
-    {"candidate_id": "Q39-t04", ..., "similarity": 0.64, "reason": "similarity: at most 0.68"}
+    {"candidate_id": "Q39-t04", ..., "similarity": 0.64, "reason": "similarity: at most 0.66"}
 
 Outside a study, any file of rows ``{"seed": ..., "text": ...}`` is filtered by::
 
@@ -28,7 +28,7 @@ from culturellm_utils.guard import Entailment, Guard
 from culturellm_utils.records import Augmented, Candidate, Question, Rejected, write_text
 
 #: The calibrated tau of the bundled encoder (calibration.py, data/tau_curve.csv).
-BUNDLED_TAU = 0.68
+BUNDLED_TAU = 0.66
 
 
 class Judge(Protocol):

