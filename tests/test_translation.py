@@ -39,7 +39,8 @@ KOREAN = {
     prompts.PHRASES["templates"]: ("아래 설문 문항을 같은 뜻으로 {count}가지 다른 문장 구조로 쓰십시오.",),
     prompts.PHRASES["suggester"]: ("당신은 설문 문항의 단어를 제안합니다. JSON으로만 답합니다.",),
     prompts.PHRASES["substitutes"]: ("단어마다 대신할 말을 {count}개까지 쓰되 {protected}은 그대로 두십시오.",),
-    prompts.PHRASES["item"]: ("문항:",), prompts.PHRASES["words"]: ("단어:",), prompts.PHRASES["reply"]: ("답 형식:",),
+    prompts.PHRASES["none"]: ("없음",), prompts.PHRASES["item"]: ("문항:",),
+    prompts.PHRASES["words"]: ("단어:",), prompts.PHRASES["reply"]: ("답 형식:",),
     SYSTEM: ("당신은 한국 문화를 아주 잘 아는 한국어 챗봇입니다.",),
 }
 
@@ -112,7 +113,7 @@ def test_all_that_a_study_says_is_wanted():
 
 def test_texts_go_there_and_back_in_groups_of_ten(server, translator):
     found = into_korean(server)
-    assert sorted(translator.sizes) == [5, 5, 10, 10]
+    assert sorted(translator.sizes) == [6, 6, 10, 10]
     for row in found.values():
         assert (row.text, *row.protected) == KOREAN[row.english]
         assert (row.back, row.similarity, row.source, row.reason) == (row.english, 1.0, "toy", "")
@@ -274,7 +275,7 @@ def test_own_wordings_are_taken_as_they_are_and_cost_nothing(server, translator)
         assert (row.text, row.protected, row.source, row.back, row.similarity, row.reason) == (
             given.text, given.protected, "user", None, None, "")
     assert found["Disagree"].source == "toy"
-    assert sorted(translator.sizes) == [2, 2, 10, 10]
+    assert sorted(translator.sizes) == [3, 3, 10, 10]
     assert not any(text in prompt for prompt in server.prompts for text in (PARENTS, WORK, "노동은", '"Agree"'))
 
 
