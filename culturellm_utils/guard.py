@@ -66,9 +66,10 @@ class Guard:
     def judge(self, pairs: Sequence[Pair]) -> list[str]:
         """For each (seed, text): why it is not kept, or ""."""
         reasons = []
-        for row in self.probabilities(pairs):
+        for (seed, text), row in zip(pairs, self.probabilities(pairs), strict=True):
             worst = LABELS[1 + int(row[1:].argmax())]
-            reasons.append("" if row[0] >= self.threshold else REASONS[worst])
+            # Training had no text that is its seed: there its verdict would be none.
+            reasons.append("" if seed == text or row[0] >= self.threshold else REASONS[worst])
         return reasons
 
     def probabilities(self, pairs: Sequence[Pair]) -> np.ndarray:

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from culturellm_utils import paths, records
+from culturellm_utils import paths, records, wordings
 from culturellm_utils.errors import UserError
 from culturellm_utils.records import Augmented, Pair, Question, Row
 
@@ -75,7 +75,8 @@ def sample_pairs(augmented: Iterable[Augmented], questions: Iterable[Question], 
                  attention_checks: int = 10, seed: int = 0) -> tuple[list[Pair], Key]:
     """Up to ``pairs`` (seed, sample) pairs spread evenly over the questions, checks among them, all shuffled.
 
-    Samples are the stage 2 rows. Half of the checks are ``same``, the others (and the odd one) ``different``.
+    Samples are the stage 2 rows, or where there is none, the templates. Half of the checks are ``same``, the others
+    (and the odd one) ``different``.
     A pair's id is a hash of its texts, so that ratings of one draw never pass for ratings of another. Raises
     UserError when a question is unknown or the checks cannot be made.
     """
@@ -83,15 +84,17 @@ def sample_pairs(augmented: Iterable[Augmented], questions: Iterable[Question], 
     known = {question.question_id: question for question in questions}
     strata: dict[str, list[Augmented]] = {}
     texts = {question.question for question in known.values()}
-    for row in sorted(augmented, key=lambda row: row.candidate_id):
+    rows = list(augmented)
+    wanted = {row.candidate_id for row in wordings.products(rows)}
+    for row in sorted(rows, key=lambda row: row.candidate_id):
         if row.question_id not in known:
             raise UserError(f"augmented.jsonl: {row.candidate_id} belongs to question {row.question_id}, which is not "
                             "among the seed questions: rerun 02 and 03 with the same questions")
-        if row.stage == 2 and row.text not in texts:
+        if row.candidate_id in wanted and row.text not in texts:
             texts.add(row.text)
             strata.setdefault(row.question_id, []).append(row)
     if not strata:
-        raise UserError("augmented.jsonl has no samples (rows of stage 2): lower tau in 03_filtering and rerun it")
+        raise UserError("augmented.jsonl has no wordings but the seeds': lower tau in 03_filtering and rerun it")
     for rows in strata.values():
         draw.shuffle(rows)
     order = draw.sample(sorted(strata), len(strata))

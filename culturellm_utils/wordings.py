@@ -10,15 +10,26 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from culturellm_utils import prompts
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import Worded
 from culturellm_utils.prompts import ENGLISH, Phrasebook
-from culturellm_utils.records import Augmented, Message, Question, Seed, TargetRow, TrainRow, Translation, read_rows
+from culturellm_utils.records import (
+    Augmented,
+    Candidate,
+    Message,
+    Question,
+    Seed,
+    TargetRow,
+    TrainRow,
+    Translation,
+    read_rows,
+)
 
 Stages = Literal["seeds", "templates", "samples"]
+C = TypeVar("C", bound=Candidate)
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,11 @@ def trained(question: Question | Seed, augmented: Iterable[Augmented], stages: S
     return wordings
 
 
+def products(rows: Sequence[C]) -> list[C]:
+    """What an augmenter is for: its samples, or, where it makes none, its only texts."""
+    return [row for row in rows if row.stage == 2] or list(rows)
+
+
 def held_out(augmented: Iterable[Augmented], held_out_from: int) -> list[Wording]:
     """The accepted wordings, templates and samples, that no training may see."""
     return [Wording(r.candidate_id, r.question_id, r.text) for r in augmented if number(r.template_id) >= held_out_from]
@@ -130,6 +146,9 @@ def ask(seed: Seed, wording: Wording, system: str, book: Phrasebook = ENGLISH) -
 def training_rows(seeds: Iterable[Seed], texts: Texts, prompt_name: str, left_out: frozenset[str],
                   stages: Stages, templates_per_seed: int, held_out_from: int) -> list[tuple[TrainRow, TargetRow]]:
     """Training rows of one culture, each with the answer distribution that belongs to it."""
+    if stages == "samples" and not any(row.stage == 2 for row in texts.augmented):
+        raise UserError("augmented.jsonl has no samples, only templates: set stages to templates (augmenters other "
+                        "than two_stage and paper make no samples)")
     system = texts.book.text(prompts.culture_system(prompt_name))
     grouped = by_question(texts.augmented)
     rows = []

@@ -4,7 +4,7 @@ import collections
 
 import pytest
 import toys
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -91,6 +91,13 @@ def test_a_template_id_without_number_names_the_notebook():
         wordings.number("Q27")
 
 
+def test_training_on_samples_needs_some():
+    alone = Texts([], [row for row in AUGMENTED if row.stage == 1], ENGLISH)
+    with pytest.raises(UserError, match="has no samples, only templates: set stages to templates"):
+        training_rows(SEEDS, alone, "Korean", frozenset(), "samples", 1, 3)
+    assert training_rows(SEEDS, alone, "Korean", frozenset(), "seeds", 1, 3)
+
+
 def test_training_rows_by_hand():
     rows = training_rows(SEEDS, TEXTS, "Korean", frozenset({"Q1"}), "templates", 1, 3)
     assert [(aim.question_id, aim.wording_id, aim.distribution) for _, aim in rows] == [
@@ -131,6 +138,7 @@ def test_nothing_that_is_asked_was_trained_on(data, held_out_from, stages, templ
     names = ["Q1", "Q2", "Q3", "Q4"]
     places = data.draw(st.lists(st.tuples(st.sampled_from(names), st.integers(1, 12), st.integers(0, 2)), unique=True))
     augmented = [wording(name, t, stage=2 if sample else 1, sample=sample) for name, t, sample in places]
+    assume(stages != "samples" or any(row.stage == 2 for row in augmented))  # without any it is refused
     left_out = frozenset(data.draw(st.sets(st.sampled_from(names))))
     seeds = [seed(name, [0.2, 0.5, 0.3], rule=rule, label=label) for label in "12"[: 1 + (rule == "paper")]
              for name in names]

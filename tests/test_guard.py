@@ -108,6 +108,10 @@ def test_a_pair_is_kept_from_the_threshold_on_and_otherwise_named_by_its_worst_l
     assert toy.load().judge([]) == []
 
 
+def test_a_text_that_is_its_seed_is_kept_whatever_the_weights_say(toy):
+    assert toy.load(threshold=0.61).judge([("a", "a"), ("A", "a")]) == ["", REASONS["flipped"]]
+
+
 def test_reasons_say_polarity_or_damage():
     assert [REASONS[label].partition(":")[0] for label in LABELS[1:]] == ["polarity", "polarity", "damage"]
 

@@ -94,13 +94,19 @@ def test_pair_files_are_blind(tmp_path):
 
 @pytest.mark.parametrize(("rows", "checks", "words"), [
     ([row("x", "Q9")], 0, "Q9"),
-    ([row("x", "Q1", stage=1)], 0, "no samples"),
+    ([], 0, "no wordings but the seeds'"),
     ([row("x", "Q1"), row("y", "Q2")], 2, "ask for fewer"),          # one topic only
     ([row("x", "Q1"), row("y", "Q3")], 9, "ask for fewer"),
 ])
 def test_pairs_that_cannot_be_made(rows, checks, words):
     with pytest.raises(UserError, match=words):
         human_study.sample_pairs(rows, QUESTIONS, 5, checks)
+
+
+def test_where_no_samples_are_templates_are_rated():
+    template, sample = row("x", "Q1", stage=1), row("y", "Q1")
+    assert [pair.text for pair in human_study.sample_pairs([template], QUESTIONS, 5, 0)[0]] == [template.text]
+    assert [pair.text for pair in human_study.sample_pairs([template, sample], QUESTIONS, 5, 0)[0]] == [sample.text]
 
 
 def test_pairs_stay_once_people_have_rated(tmp_path):
