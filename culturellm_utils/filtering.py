@@ -25,7 +25,7 @@ from culturellm_utils import paths
 from culturellm_utils.encoder import Encoder
 from culturellm_utils.errors import UserError
 from culturellm_utils.guard import Entailment, Guard
-from culturellm_utils.records import Augmented, Candidate, Question, Rejected, write_text
+from culturellm_utils.records import Augmented, Candidate, Question, Rejected, numbered_lines, write_text
 
 #: The calibrated tau of the bundled encoder (calibration.py, data/tau_curve.csv).
 BUNDLED_TAU = 0.66
@@ -191,13 +191,7 @@ def read_pairs(path: Path) -> list[dict]:
     if not path.is_file():
         raise UserError(f"{paths.shown(path)} does not exist; give a JSON Lines file of rows with seed and text")
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
             if not isinstance(row["seed"], str) or not isinstance(row["text"], str):

@@ -194,13 +194,7 @@ def read_rows(path: Path | str, model: type[T]) -> list[T]:
     if not path.is_file():
         raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             rows.append(model.model_validate_json(line))
         except ValidationError as error:
@@ -209,6 +203,15 @@ def read_rows(path: Path | str, model: type[T]) -> list[T]:
     if not rows:
         raise UserError(f"{paths.shown(path)} has no rows: rerun the notebook that writes it")
     return rows
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines that hold anything, with their numbers from 1. Raises UserError when the file is not UTF-8."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def write_rows(path: Path | str, rows: Iterable[Row]) -> Path:
