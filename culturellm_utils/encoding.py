@@ -1,6 +1,6 @@
 """Chats as tokens: what a model is trained on and scored on, and the batches of it.
 
-An example is a tokenised chat whose last tokens, the assistant's, alone carry loss::
+An example is a tokenised chat; its last tokens are the assistant's, and mostly they alone carry loss::
 
     Example(tokens=[5, 17, ..., 212, 3], answer=2, shares={212: 0.61, 213: 0.39}, weight=1.0)
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from culturellm_utils.errors import UserError
@@ -19,16 +20,22 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Example:
-    """A tokenised chat: the last ``answer`` tokens are the assistant's, and alone carry loss.
+    """A tokenised chat: the last ``answer`` tokens are the assistant's, and alone carry loss unless ``whole``.
 
     ``shares`` maps option token ids to the share of respondents (sum 1) and replaces the first answer token as
-    target; ``weight`` scales the row's loss.
+    target; ``weight`` scales the row's loss; ``whole`` has every token but the first carry loss.
     """
 
     tokens: list[int]
     answer: int
     shares: dict[int, float] = field(default_factory=dict)
     weight: float = 1.0
+    whole: bool = False
+
+    @property
+    def scored(self) -> int:
+        """How many of the last tokens carry loss."""
+        return len(self.tokens) - 1 if self.whole else self.answer
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Example:
@@ -39,9 +46,27 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_leng
     return row
 
 
+def as_turns(tokenizer: PreTrainedTokenizerBase, chat: list[Message]) -> list[dict[str, str]]:
+    """The turns of ``chat`` as ``apply_chat_template`` takes them.
+
+    Where the model's template refuses a system turn (Gemma's raises an error) or leaves it out, it becomes the head
+    of the user's turn.
+    """
+    turns = [message.model_dump() for message in chat]
+    system, *rest = turns
+    if system["role"] != "system":
+        return turns
+    try:
+        if system["content"].strip() in tokenizer.apply_chat_template(turns, tokenize=False):
+            return turns
+    except TemplateError:
+        pass
+    return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+
+
 def encode_answers(tokenizer: PreTrainedTokenizerBase, chat: list[Message], answers: Sequence[str]) -> list[Example]:
     """The same chat with each of several assistant turns; the prompt is rendered and tokenised once."""
-    turns = [message.model_dump() for message in chat]
+    turns = as_turns(tokenizer, chat)
     prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answers[0]}], tokenize=False)
     # Some templates change the prompt once it is answered: then the turn ends as the tokenizer ends a text.
@@ -70,13 +95,17 @@ def encode_distribution(
 
 
 def collate(rows: list[Example], pad: int) -> dict[str, torch.Tensor]:
-    """Left-padded batch: answers of all rows end in the last column, so few logits are needed."""
+    """Left-padded batch: answers of all rows end in the last column, so few logits are needed.
+
+    ``answers`` says how many of a row's last tokens are the assistant's; ``labels`` are those that carry loss.
+    """
     width = max(len(row.tokens) for row in rows)
     options = max(len(row.shares) for row in rows)
     batch = {
         "input_ids": torch.full((len(rows), width), pad),
         "attention_mask": torch.zeros((len(rows), width), dtype=torch.long),
         "labels": torch.full((len(rows), width), IGNORED),
+        "answers": torch.tensor([row.answer for row in rows]),
         "option_ids": torch.zeros((len(rows), options), dtype=torch.long),
         "option_shares": torch.zeros((len(rows), options)),
         "weights": torch.tensor([row.weight for row in rows]),
@@ -84,7 +113,7 @@ def collate(rows: list[Example], pad: int) -> dict[str, torch.Tensor]:
     for i, row in enumerate(rows):
         batch["input_ids"][i, width - len(row.tokens) :] = torch.tensor(row.tokens)
         batch["attention_mask"][i, width - len(row.tokens) :] = 1
-        batch["labels"][i, width - row.answer :] = torch.tensor(row.tokens[-row.answer :])
+        batch["labels"][i, width - row.scored :] = torch.tensor(row.tokens[len(row.tokens) - row.scored :])
         for j, (token, share) in enumerate(row.shares.items()):
             batch["option_ids"][i, j], batch["option_shares"][i, j] = token, share
     batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)

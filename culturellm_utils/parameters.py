@@ -113,12 +113,19 @@ class Filtering(Worded):
 
 
 class Training(Worded):
-    """Shared by 04 and 05: which base model, and what is held out from training."""
+    """Shared by 04 and 05: which base model, and what is held out from training.
+
+    ``model_backend`` local loads ``base_model`` here; openai trains and asks it on the server at ``model_url``.
+    """
 
     cultures: list[Name] = Field(min_length=1)
     prompt_name: str
     questions_path: str
     base_model: str = Field(min_length=1)
+    precision: Literal["auto", "bf16", "fp16", "fp32", "4bit"]
+    model_backend: Literal["local", "openai"]
+    model_url: str
+    ablations: list[Literal["seeds", "templates", "one_country"]]
     held_out_questions: int = Field(ge=0, le=40)
     held_out_from: int = Field(ge=2)
 
@@ -132,23 +139,46 @@ class Training(Worded):
 
 class FineTuning(Training):
     target: Literal["label", "distribution"]
+    loss_on: Literal["answer", "all"]
     stages: Literal["seeds", "templates", "samples"]
     templates_per_seed: int = Field(ge=1, le=50)
     epochs: int = Field(ge=1, le=1000)
     batch_size: int = Field(ge=1, le=4096)
+    gradient_accumulation: int = Field(ge=1, le=4096)
+    gradient_checkpointing: bool
     learning_rate: float = Field(gt=0, le=1)
     lr_schedule: Literal["constant", "linear", "cosine"]
     warmup_ratio: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0, le=1)
+    max_grad_norm: float = Field(gt=0, le=1000)
+    optimizer: Literal["adamw_torch", "adamw_8bit", "paged_adamw_32bit"]
     lora_rank: int = Field(ge=1, le=1024)
     lora_alpha: int = Field(ge=1, le=4096)
     lora_dropout: float = Field(ge=0, lt=1)
+    lora_targets: str = Field(pattern=r"^[\w-]+(,[\w-]+)*$")
     max_length: int = Field(ge=32)
+    checkpoint_steps: int = Field(ge=0)
+    launch: str = Field(pattern=r"^[\w-]*$")
+    price_training: float = Field(ge=0)
+    budget_money: float = Field(ge=0)
 
 
-class Evaluation(Training):
+class Evaluation(Training, Chat):
+    culture_context: str
+    prompted_systems: list[Literal["base", "persona", "context", "third_person"]]
+    scoring: Literal["likelihood", "generate"]
     prompts_per_pass: int = Field(ge=1, le=4096)
     bundled_tasks: bool
+    data_path: str
+    tasks_path: str
+    task_rows: int = Field(ge=0)
+    robustness: bool
     ability_items: int = Field(ge=0, le=10000)
+    harness_items: int = Field(ge=0, le=10000)
+    open_questions: int = Field(ge=0, le=65)
+    open_reply_tokens: int = Field(ge=8, le=4096)
+    judge: Literal["encoder", "chat"]
+    encoder: str = Field(min_length=1)
     bootstrap_samples: int = Field(ge=100, le=100000)
 
 

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
 
-Part = Literal["held_out_wording", "held_out_question", "task", "ability"]
+Part = Literal["held_out_wording", "held_out_question", "held_out_country", "option_order", "other_prompt", "task",
+               "ability"]
 
 
 class Row(BaseModel):
@@ -147,10 +148,20 @@ class TargetRow(Row):
     distribution: dict[str, float]
 
 
+class Answer(Row):
+    """What a model says to one prompt: ``probabilities`` over the allowed labels (sum 1), the raw ``reply``, and the
+    ``label`` parsed from it (None when it could not be parsed). Likelihood scoring replies the likeliest label."""
+
+    probabilities: dict[str, float]
+    reply: str
+    label: str | None
+
+
 class Prediction(Row):
-    """``predictions.jsonl``: one prompt, one reply. ``culture`` is who is asked about; ``system`` is the
-    model that answers (``base``, ``persona`` or ``adapter``); ``probabilities`` are over the allowed labels,
-    ``label`` the parsed answer (None when it could not be parsed), ``gold_distribution`` what people said."""
+    """``predictions.jsonl``: one prompt, one reply. ``culture`` is who is asked about; ``system`` is what answers
+    (see ``systems.SYSTEMS``); ``question_id`` is the survey question, the task, or the set of an ability;
+    ``probabilities`` are over the allowed labels, ``label`` the parsed answer (None when it could not be parsed),
+    ``gold_distribution`` what people said."""
 
     item_id: str
     part: Part

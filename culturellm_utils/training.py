@@ -1,23 +1,40 @@
-"""Supervised fine-tuning by transformers.Trainer, loss on the answer alone.
+"""Supervised fine-tuning by transformers.Trainer, on one process or on each of several that ``accelerate`` launched.
 
 Two targets: ``label`` (the answer's tokens) and ``distribution`` (KL divergence to what respondents answered, at
 the option token). A training example is a chat of system, user and assistant, as in ``train.jsonl``.
+
+>>> train(model, tokenizer, examples, epochs=4, batch_size=16, learning_rate=2e-3).log[-1]
+{'step': 92, 'epoch': 4.0, 'loss': 0.71, 'learning_rate': 1.2e-05}
 """
 
+import itertools
 import math
+import os
 import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from culturellm_utils import models
 from culturellm_utils.encoding import IGNORED, Example, collate
 from culturellm_utils.errors import UserError
 
+#: A checkpoint that holds this file was written whole.
+COMPLETE = "complete"
 
-def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean loss per answer token of a batch from ``collate``, each row's times its weight.
+
+def answer_loss(
+    logits: torch.Tensor, batch: dict[str, torch.Tensor], tokens: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Loss of a batch from ``collate``, each row's times its weight, summed and divided by ``tokens``: how many carry
+    loss in the whole optimizer step (by default in this batch: the mean loss per token).
 
     ``logits`` has shape (rows, columns, vocabulary) and covers the batch's last columns. A hard token costs its
     negative log-likelihood; a soft one the KL divergence, in nats, of the model from the shares.
@@ -25,69 +42,114 @@ def answer_loss(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.T
     columns = logits.shape[1] - 1
     labels = batch["labels"][:, -columns:]
     loss = cross_entropy(logits[:, :-1].transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
-    answered = labels != IGNORED
+    scored = labels != IGNORED
     shares = batch["option_shares"].float()
     if shares.shape[1]:
         soft = shares.sum(1) > 0
-        first = answered.int().argmax(1)
+        first = (columns - batch["answers"]).clamp(max=columns - 1)
         rows = torch.arange(len(labels), device=labels.device)
         log_p = log_softmax(logits[rows, first].float(), dim=-1).gather(1, batch["option_ids"])
         kl = torch.where(shares > 0, shares * (shares.clamp(min=1e-12).log() - log_p), 0.0).sum(1)
         loss[rows, first] = torch.where(soft, kl, loss[rows, first])
     # Not divided by the weights: in a small batch they would cancel, and every option would count the same.
-    return (loss * batch["weights"][:, None].float() * answered).sum() / answered.sum()
+    return (loss * batch["weights"][:, None].float() * scored).sum() / (scored.sum() if tokens is None else tokens)
 
 
 class SimilarLength(torch.utils.data.Sampler):
     """Rows in random order, but so that a batch holds rows of like length (one long row pads all the others), and
-    batches of all lengths alternate (transformers' own sampler goes from long to short, and training suffers)."""
+    batches of all lengths alternate (transformers' own sampler goes from long to short, and training suffers).
 
-    def __init__(self, lengths: list[int], batch_size: int) -> None:
-        self.lengths, self.batch_size = lengths, batch_size
+    The order depends on ``seed`` and ``epoch`` alone: a resumed run and every process of a launched one draw the same.
+    ``batch_size`` counts the rows of an optimizer step. The last batch is filled with ``len(lengths)``, the number of a
+    row of no loss, until its size is a multiple of ``multiple``, so that all processes get as much.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int = 0, multiple: int = 1) -> None:
+        self.lengths, self.batch_size, self.seed, self.multiple = lengths, batch_size, seed, multiple
+        self.epoch = 0
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return math.ceil(len(self.lengths) / self.multiple) * self.multiple
 
     def __iter__(self):
-        order = torch.randperm(len(self.lengths)).tolist()
+        chance = torch.Generator().manual_seed(self.seed * 1001 + self.epoch)  # 1000 epochs at most
+        order = torch.randperm(len(self.lengths), generator=chance).tolist()
         span = 8 * self.batch_size
         order = [i for start in range(0, len(order), span)
                  for i in sorted(order[start : start + span], key=self.lengths.__getitem__)]
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         last = [batches.pop()] if len(batches[-1]) < self.batch_size else []
-        mixed = [batches[i] for i in torch.randperm(len(batches)).tolist()] + last
-        return iter([i for batch in mixed for i in batch])
+        mixed = [batches[i] for i in torch.randperm(len(batches), generator=chance).tolist()] + last
+        order = [i for batch in mixed for i in batch]
+        return iter(order + [len(self.lengths)] * (len(self) - len(order)))
 
 
 class _Trainer(Trainer):
-    loss_is_scaled_for_ga = False
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, sampler: SimilarLength, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.sampler = sampler
 
     def _get_train_sampler(self, train_dataset=None):
-        return SimilarLength([len(row.tokens) for row in self.train_dataset], self.args.train_batch_size)
+        return self.sampler
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The batches of an optimizer step, and how many tokens carry loss in those of all processes."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        tokens = sum((batch["labels"] != IGNORED).sum() for batch in batches)
+        return batches, self.accelerator.gather(tokens.to(device)).sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        needed = int((inputs["labels"] != IGNORED).sum(1).max()) + 1
+        needed = max(2, int((inputs["labels"] != IGNORED).sum(1).max()) + 1)
         output = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             position_ids=inputs["position_ids"],
             logits_to_keep=needed,
         )
-        loss = answer_loss(output.logits[:, -needed:], inputs)
+        # Gradients, and the logged losses, are averaged over the processes; what is wanted is their sum.
+        loss = answer_loss(output.logits[:, -needed:], inputs, num_items_in_batch) * self.accelerator.num_processes
         return (loss, output) if return_outputs else loss
 
 
-class _Log(TrainerCallback):
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+class _Progress(TrainerCallback):
+    """Orders each epoch, shows how far training is, and marks checkpoints that were written whole."""
+
+    def __init__(self, show: Callable[[str], object]) -> None:
+        self.show = show
+        self.trainer: _Trainer
+
+    def on_epoch_begin(self, arguments, state, control, **kwargs):
+        sampler = self.trainer.sampler
+        sampler.epoch = state.global_step // math.ceil(len(sampler.lengths) / sampler.batch_size)
+
+    def on_step_end(self, arguments, state, control, **kwargs):
+        control.should_log |= control.should_save  # else a resumed run's next loss is the mean of fewer steps
 
     def on_log(self, arguments, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs:
-            self.rows.append({"step": state.global_step, "epoch": float(logs["epoch"]), "loss": float(logs["loss"]),
-                              "learning_rate": float(logs["learning_rate"])})
+        if logs and "loss" in logs and state.is_world_process_zero:
             done, total = state.global_step, state.max_steps
             if done == total or done % max(1, total // 5) < arguments.logging_steps:
-                print(f"step {done} of {total}: loss {logs['loss']:.3f}", flush=True)
+                self.show(f"step {done} of {total}: loss {logs['loss']:.3f}")
+
+    def on_save(self, arguments, state, control, **kwargs):
+        self.trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            (Path(arguments.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training was: ``log`` has rows of step, epoch, loss and learning_rate; ``tokens`` those of all rows of
+    this run's steps; ``adapter`` the trained weights where they lie on several devices (FSDP), else None."""
+
+    log: list[dict[str, float]]
+    seconds: float
+    tokens: int
+    processes: int
+    resumed_from: int
+    adapter: dict[str, torch.Tensor] | None
 
 
 def train(
@@ -102,46 +164,96 @@ def train(
     warmup_ratio: float = 0.0,
     weight_decay: float = 0.0,
     max_grad_norm: float = 1.0,
+    optimizer: str = "adamw_torch",
+    gradient_accumulation: int = 1,
+    gradient_checkpointing: bool = False,
+    checkpoint_steps: int = 0,
+    checkpoints: Path | None = None,
     seed: int = 0,
-) -> list[dict[str, float]]:
-    """Train ``model`` in place and return its log: step, epoch, loss, learning_rate.
+    show: Callable[[str], object] = print,
+) -> Run:
+    """Train ``model`` in place. ``batch_size`` counts rows per optimizer step, over all processes and accumulation.
 
-    Raises UserError when the loss stops being a number.
+    With ``checkpoint_steps`` the state is kept every so many steps under ``checkpoints``, and a later call with the
+    same arguments goes on from there, to the same weights. Raises UserError when the loss stops being a number, when
+    the batch cannot be shared out evenly, or when an optimizer's package is missing.
     """
     if not examples:
         raise UserError("there are no training rows: check stages, held_out_questions and augmented.jsonl")
-    steps = math.ceil(len(examples) / batch_size) * epochs
-    log = _Log()
-    with tempfile.TemporaryDirectory() as scratch:
+    if optimizer != "adamw_torch":
+        models.need_bitsandbytes(f"optimizer {optimizer}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    shares = processes * gradient_accumulation
+    if batch_size % shares:
+        raise UserError(f"batch_size is {batch_size}: it must be a multiple of {shares} ({processes} processes x "
+                        f"gradient_accumulation {gradient_accumulation}), each of which takes as many rows")
+    total = math.ceil(len(examples) / batch_size) * epochs
+    dtype = models.compute_dtype(model)
+    with tempfile.TemporaryDirectory() if checkpoints is None else nullcontext(checkpoints) as place:
         arguments = TrainingArguments(
-            output_dir=scratch,
+            output_dir=str(place),
             num_train_epochs=epochs,
-            per_device_train_batch_size=batch_size,
+            per_device_train_batch_size=batch_size // shares,
+            gradient_accumulation_steps=gradient_accumulation,
+            **({"gradient_checkpointing": True} if gradient_checkpointing else {}),  # deprecated, in all of v5
             learning_rate=learning_rate,
             lr_scheduler_type={"constant": "constant_with_warmup"}.get(lr_schedule, lr_schedule),
             warmup_steps=warmup_ratio,
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,
+            optim={"adamw_torch": "adamw_torch_fused"}.get(optimizer, optimizer),  # the same sums, fewer passes
             remove_unused_columns=False,
-            logging_steps=max(1, steps // 50),
+            logging_steps=max(1, total // 50),
             logging_nan_inf_filter=False,  # else the log replaces what is no number by the mean before it
-            save_strategy="no",
+            save_strategy="steps" if checkpoint_steps else "no",
+            save_steps=checkpoint_steps or 1,
+            save_total_limit=2,  # a process killed while it writes one has another
             report_to="none",
             disable_tqdm=True,
             seed=seed,
             use_cpu=not torch.cuda.is_available(),
-            bf16=next(model.parameters()).dtype == torch.bfloat16,
+            bf16=dtype == torch.bfloat16,
+            fp16=dtype == torch.float16,
+            ddp_find_unused_parameters=False,
         )
+        if arguments.n_gpu > 1:
+            arguments._n_gpu = 1  # else Trainer splits batches over all GPUs in one process; that is what launch is for
+        pad = tokenizer.pad_token_id
+        progress = _Progress(show)
         trainer = _Trainer(
+            SimilarLength([len(row.tokens) for row in examples], batch_size, seed,
+                          processes * arguments.per_device_train_batch_size if processes > 1 else 1),
             model=model,
             args=arguments,
-            train_dataset=examples,
-            data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
-            callbacks=[log],
+            train_dataset=[*examples, Example([pad, pad], answer=0)],
+            data_collator=lambda rows: collate(rows, pad),
+            callbacks=[progress],
         )
+        progress.trainer = trainer
         trainer.pop_callback(PrinterCallback)
-        trainer.train()
+        found = _last_checkpoint(Path(place))
+        begun = int(found.name.rpartition("-")[2]) if found else 0
+        if found and arguments.process_index == 0:
+            show(f"resumed from step {begun} of {total}")
+        start = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+        seconds = time.monotonic() - start
+        adapter = _gathered(trainer.model) if trainer.is_fsdp_enabled else None
     model.eval()
-    if not all(math.isfinite(row["loss"]) for row in log.rows):
+    log = [{"step": row["step"], "epoch": float(row["epoch"]), "loss": float(row["loss"]),
+            "learning_rate": float(row["learning_rate"])} for row in trainer.state.log_history if "loss" in row]
+    if not all(math.isfinite(row["loss"]) for row in log):
         raise UserError("the training loss is no longer a number: lower learning_rate")
-    return log.rows
+    tokens = sum(len(row.tokens) for row in examples) * epochs * (total - begun) // total
+    return Run(log, seconds, tokens, processes, begun, adapter)
+
+
+def _last_checkpoint(place: Path) -> Path | None:
+    whole = [path.parent for path in place.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _gathered(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The trained weights of a sharded model, whole, on the CPU of every process."""
+    return {name: (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach().cpu()
+            for name, weight in model.named_parameters() if weight.requires_grad}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import log_softmax
 
 from culturellm_utils import models, paths, scoring, training
-from culturellm_utils.encoding import Example, collate, encode, encode_distribution
+from culturellm_utils.encoding import Example, as_turns, collate, encode, encode_distribution
 from culturellm_utils.errors import UserError
 from culturellm_utils.training import answer_loss
 
@@ -25,6 +25,15 @@ PAD = 4
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Toys are slower on two threads, and much slower where others use the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["10-is-a-token", "10-is-split"])
@@ -108,6 +117,33 @@ def test_options_that_only_begin_with_different_tokens_are_no_soft_row():
     assert len(encode_distribution(split, toys.chat(answer="10"), {"10": 0.5, "23": 0.5}, 512)) == 2
 
 
+GEMMA = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + toys.CHAT_TEMPLATE
+)
+DROPS = toys.CHAT_TEMPLATE.replace("messages %}", "messages if m['role'] != 'system' %}")
+
+
+@pytest.mark.parametrize("template", [GEMMA, DROPS], ids=["refuses", "drops"])
+def test_a_template_without_system_turn_has_it_in_the_users(template):
+    folding = toys.tokenizer(template=template)
+    row = encode(folding, toys.chat("Do you agree?", "10"), 512)
+    assert folding.decode(row.tokens) == (
+        "<|user|>You are a chatbot.\n\nDo you agree?<|end|><|assistant|>10<|end|>")
+    assert folding.convert_ids_to_tokens(row.tokens[-row.answer:]) == ["10", toys.END]
+
+
+def test_a_chat_without_system_turn_stays_as_it_is():
+    turns = as_turns(toys.tokenizer(template=GEMMA), toys.chat()[1:])
+    assert turns == [{"role": "user", "content": "Do you agree?"}]
+
+
+def test_a_whole_row_carries_loss_on_all_but_its_first_token():
+    batch = collate([Example([1, 2, 3], 1), Example([5, 6, 7, 8], 2, {8: 1.0}, whole=True)], pad=0)
+    assert batch["labels"].tolist() == [[-100, -100, -100, 3], [-100, 6, 7, 8]]
+    assert batch["answers"].tolist() == [1, 2]
+
+
 def test_collate_pads_left_and_masks_all_but_the_answer():
     batch = collate([Example([1, 2, 3], 1), Example([5, 6, 7, 8, 9], 2, {8: 0.25, 3: 0.75}, 0.5)], pad=0)
     assert batch["input_ids"].tolist() == [[0, 0, 1, 2, 3], [5, 6, 7, 8, 9]]
@@ -134,6 +170,27 @@ def test_soft_loss_by_hand():
     batch = collate([Example([0, 1, 2], 2, {1: 0.75, 2: 0.25})], pad=0)
     kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.3)
     assert answer_loss(TOY, batch).item() == pytest.approx((kl - math.log(0.8)) / 2)
+
+
+def test_loss_on_all_by_hand():
+    hard, soft = Example([0, 1, 2, 0], 1, whole=True), Example([0, 1, 2, 0], 1, {0: 0.75, 1: 0.25}, whole=True)
+    logits = torch.cat([TOY, TOY[:, :1]], dim=1)
+    before = -(math.log(0.5) + math.log(0.8))
+    assert answer_loss(logits, collate([hard], 0)).item() == pytest.approx((before - math.log(0.4)) / 3)
+    kl = 0.75 * math.log(0.75 / 0.4) + 0.25 * math.log(0.25 / 0.3)
+    assert answer_loss(logits, collate([soft], 0)).item() == pytest.approx((before + kl) / 3)  # soft at the answer
+
+
+def test_a_row_of_no_loss_adds_nothing():
+    row, none = Example([0, 1, 2], 2, {1: 0.75, 2: 0.25}), Example([0, 0], 0)
+    alone, beside = collate([row], 0), collate([row, none], 0)
+    assert answer_loss(TOY.repeat(2, 1, 1), beside) == answer_loss(TOY, alone)
+    assert answer_loss(TOY, collate([none], 0) | {"labels": torch.full((1, 2), -100)}, 5).item() == 0
+
+
+def test_the_loss_of_a_step_is_over_all_its_tokens():
+    batch = collate([Example([0, 1, 2], answer=2)], pad=0)
+    assert answer_loss(TOY, batch, 8).item() == pytest.approx(-(math.log(0.5) + math.log(0.8)) / 8)
 
 
 def test_soft_loss_is_zero_where_model_and_people_agree():
@@ -215,7 +272,7 @@ def test_the_log_holds_the_loss_before_each_step_and_the_schedule(simple):
     model = models.add_lora(toys.model(simple), 2, 4, 0.0, seed=0)
     rows = rows_of(simple)
     before = loss_of(model, rows).item()
-    log = training.train(model, simple, rows, epochs=4, batch_size=4, learning_rate=0.008, lr_schedule="linear")
+    log = training.train(model, simple, rows, epochs=4, batch_size=4, learning_rate=0.008, lr_schedule="linear").log
     assert [row["step"] for row in log] == [1, 2, 3, 4]
     assert [row["epoch"] for row in log] == [1, 2, 3, 4]
     assert log[0]["loss"] == pytest.approx(before, rel=1e-3)
@@ -231,8 +288,29 @@ def test_the_log_holds_the_loss_before_each_step_and_the_schedule(simple):
 def test_learning_rate_schedules_by_hand(simple, schedule, warmup, rates):
     model = models.add_lora(toys.model(simple), 2, 4, 0.0, seed=0)
     log = training.train(model, simple, rows_of(simple), epochs=4, batch_size=4, learning_rate=0.01,
-                         lr_schedule=schedule, warmup_ratio=warmup)
+                         lr_schedule=schedule, warmup_ratio=warmup).log
     assert [row["learning_rate"] for row in log] == pytest.approx([0.01 * rate for rate in rates])
+
+
+def test_every_way_to_train_reaches_the_same_loss(simple):
+    def losses(**options):
+        model = models.add_lora(toys.model(simple), 2, 4, 0.0, seed=0)
+        run = training.train(model, simple, rows_of(simple) * 3, epochs=2, batch_size=8, learning_rate=0.01, **options)
+        return [row["loss"] for row in run.log]
+
+    plain = losses()  # steps of 8 and 4 rows, answers of 2 to 5 tokens
+    assert losses(gradient_accumulation=4) == pytest.approx(plain, rel=1e-5)
+    assert losses(gradient_checkpointing=True) == pytest.approx(plain, rel=1e-5)
+    assert losses(optimizer="paged_adamw_32bit") == pytest.approx(plain, rel=1e-5)
+    assert losses(weight_decay=0.5) != pytest.approx(plain, rel=1e-5)
+    assert losses(max_grad_norm=1e-9) != pytest.approx(plain, rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(simple, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"batch_size is 6: it must be a multiple of 4 \(2 processes x "):
+        training.train(toys.model(simple), simple, rows_of(simple), epochs=1, batch_size=6, learning_rate=0.1,
+                       gradient_accumulation=2)
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence(simple):
@@ -255,6 +333,28 @@ def test_every_row_comes_once_an_epoch(lengths, batch_size):
     assert sorted(order) == list(range(len(lengths)))
 
 
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), rows=st.integers(1, 4),
+       multiple=st.sampled_from([1, 2, 4]))
+@settings(max_examples=50)
+def test_the_last_batch_is_filled_so_that_all_processes_get_as_much(lengths, rows, multiple):
+    plain = list(training.SimilarLength(lengths, rows * multiple))
+    filled = training.SimilarLength(lengths, rows * multiple, multiple=multiple)
+    assert len(filled) % multiple == 0
+    assert list(filled) == plain + [len(lengths)] * (len(filled) - len(plain))
+    assert len(filled) - len(plain) < multiple
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        sampler = training.SimilarLength(list(range(40)), 4, seed)
+        sampler.epoch = epoch
+        torch.rand(1)
+        return list(sampler)
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1, 2) for epoch in (0, 1, 2)}) == 9
+
+
 def test_batches_hold_rows_of_like_length_in_mixed_order():
     lengths = [n % 64 for n in range(512)]
     order = list(training.SimilarLength(lengths, 8))
@@ -266,8 +366,8 @@ def test_batches_hold_rows_of_like_length_in_mixed_order():
 
 # Adapters
 
-def base_folder(place, tokenizer):
-    toys.model(tokenizer).save_pretrained(place)
+def base_folder(place, tokenizer, **shape):
+    toys.model(tokenizer, **shape).save_pretrained(place)
     tokenizer.save_pretrained(place)
     return str(place)
 
@@ -324,6 +424,62 @@ def test_trained_weights_by_hand(simple):
     attention, mlp = 4 * 4 * (16 + 16), 3 * 4 * (16 + 32)  # q k v o; gate up down: rank × (in + out)
     base = sum(weight.numel() for weight in toys.model(simple).parameters())
     assert models.trained_weights(model) == (attention + mlp, base + attention + mlp)
+
+
+def test_lora_on_named_layers(simple):
+    model = models.add_lora(toys.model(simple), rank=4, alpha=8, dropout=0.0, seed=0, targets="q_proj,v_proj")
+    assert models.trained_weights(model)[0] == 2 * 4 * (16 + 16)
+
+
+def test_an_unknown_layer_is_refused_with_those_that_exist(simple):
+    with pytest.raises(UserError, match="no linear layer 'w_proj'; it has down_proj, gate_proj, k_proj, lm_head"):
+        models.add_lora(toys.model(simple), rank=4, alpha=8, dropout=0.0, seed=0, targets="q_proj,w_proj")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [
+    ("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precisions_on_a_cpu(home, simple, precision, dtype):
+    model, _ = models.load(base_folder(home / "base", simple), precision, device="cpu")
+    assert model.dtype == models.compute_dtype(model) == dtype
+    model = models.add_lora(model, rank=4, alpha=8, dropout=0.0, seed=0)
+    log = training.train(model, simple, rows_of(simple), epochs=8, batch_size=4, learning_rate=0.02).log
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_four_bits(home, simple):
+    pytest.importorskip("bitsandbytes")
+    base = base_folder(home / "base", simple, hidden=64, spread=0.1)  # what its CPU kernels can do
+    whole, _ = models.load(base, "fp32", device="cpu")
+    model, tokenizer = models.load(base, "4bit", device="cpu")
+    assert model.is_loaded_in_4bit
+    assert models.compute_dtype(model) == torch.bfloat16
+    assert models.trained_weights(model)[1] == models.trained_weights(whole)[1]
+    found, expected = probabilities(model, tokenizer), probabilities(whole, tokenizer)
+    assert torch.allclose(found, expected, atol=0.1)
+    assert not same(found, expected)
+    model = models.add_lora(models.load(base, "4bit", device="cpu")[0], rank=4, alpha=8, dropout=0.0, seed=0)
+    log = training.train(model, tokenizer, rows_of(tokenizer), epochs=8, batch_size=4, learning_rate=0.02,
+                         optimizer="adamw_8bit").log
+    assert log[-1]["loss"] < log[0]["loss"]
+    folder = paths.stage_dir("toy", "korean") / "model"
+    models.save_adapter(model, tokenizer, folder, "card")
+    again, _ = models.load_adapter(folder, base, "4bit")
+    assert torch.allclose(probabilities(again, tokenizer), probabilities(model, tokenizer), atol=0.02)
+
+
+def test_four_bits_without_bitsandbytes_name_the_extra(home, simple, monkeypatch):
+    base = base_folder(home / "base", simple)
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'precision 4bit needs bitsandbytes: pip install -e "\.\[four-bit\]"'):
+        models.load(base, "4bit", device="cpu")
+    with pytest.raises(UserError, match="optimizer adamw_8bit needs bitsandbytes"):
+        training.train(toys.model(simple), simple, rows_of(simple), epochs=1, batch_size=1, learning_rate=0.1,
+                       optimizer="adamw_8bit")
+
+
+def test_half_precision_needs_a_gpu(home, simple):
+    with pytest.raises(UserError, match="precision fp16 needs a GPU"):
+        models.load(base_folder(home / "base", simple), "fp16", device="cpu")
 
 
 def test_the_same_seeds_give_the_same_adapter_and_others_another(simple):

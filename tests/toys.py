@@ -34,13 +34,13 @@ def tokenizer(split_digits: bool = False, template: str = CHAT_TEMPLATE) -> PreT
     return made
 
 
-def model(tokenizer: PreTrainedTokenizerFast, seed: int = 0, spread: float = 0.3) -> LlamaForCausalLM:
-    """A Llama with one layer of 16 hidden units; ``spread`` (weights' standard deviation) makes its answers uneven."""
+def model(tokenizer: PreTrainedTokenizerFast, seed: int = 0, spread: float = 0.3, hidden: int = 16) -> LlamaForCausalLM:
+    """A Llama with one layer; ``spread`` (its weights' standard deviation) makes its answers uneven."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=512, initializer_range=spread, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512, initializer_range=spread,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )).eval()
 
 
