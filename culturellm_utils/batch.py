@@ -200,16 +200,19 @@ class Batch(OpenAI):
         return failed
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """A call to the API, tried again when its fault may pass."""
-        for tries in count(1):
-            try:
-                answer = call()
-            except (openai.OpenAIError, ValueError) as error:
-                if tries == live.TRIES or not (live.transient(error) or isinstance(error, ValueError)):
-                    raise
-                pause = max(live.backoff(tries), min(live.LONGEST_ASKED, protocol.asked_pause(error) or 0))
-            else:
-                if isinstance(answer, str):
-                    raise protocol.web_page(self.address)
-                return answer
-            time.sleep(pause)
+        answer = patiently(call)
+        if isinstance(answer, str):
+            raise protocol.web_page(self.address)
+        return answer
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """A call to the API, tried again when its fault may pass."""
+    for tries in count(1):
+        try:
+            return call()
+        except (openai.OpenAIError, ValueError) as error:
+            if tries == live.TRIES or not (live.transient(error) or isinstance(error, ValueError)):
+                raise
+            pause = max(live.backoff(tries), min(live.LONGEST_ASKED, protocol.asked_pause(error) or 0))
+        time.sleep(pause)

@@ -1,4 +1,4 @@
-"""A server on the loopback that speaks OpenAI's chat, files and batches, and has faults to order.
+"""A server on the loopback that speaks OpenAI's chat, files, batches and fine-tuning, and has faults to order.
 
 >>> server.answer = lambda prompt, before: refused(429, Retry_After="1") if before == 0 else said(prompt.upper())
 
@@ -47,11 +47,13 @@ class Answer:
 
 
 def completion(content: str | None, tokens: tuple[int, int] | None = TOKENS, finish: str = "stop",
-               **message: Any) -> dict[str, Any]:
-    """A reply in OpenAI's protocol."""
+               first: dict[str, float] | None = None, **message: Any) -> dict[str, Any]:
+    """A reply in OpenAI's protocol; ``first`` are the log-probabilities of the candidates for its first token."""
     counted = {"usage": {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}} if tokens else {}
+    offered = [{"token": token, "logprob": value, "bytes": None} for token, value in (first or {}).items()]
+    logprobs = {"logprobs": {"content": [{**offered[0], "top_logprobs": offered}]}} if offered else {}
     return {"id": "x", "object": "chat.completion", "created": 1, "model": "toy", **counted,
-            "choices": [{"index": 0, "finish_reason": finish,
+            "choices": [{"index": 0, "finish_reason": finish, **logprobs,
                          "message": {"role": "assistant", "content": content, **message}}]}
 
 
@@ -132,6 +134,10 @@ class Server(ThreadingHTTPServer):
         self.broken: list[str] = []
         self.once: dict[str, list[Answer]] = {}
         self.lost: dict[str, list[Answer]] = {}
+        self.tunings: list[dict[str, Any]] = []
+        self.tuned: Callable[[int], str] = lambda number: "succeeded"
+        self.trained: list[float] = [2.0, 1.0, 0.5, 0.25]
+        self.checkpoints = True
 
     @property
     def prompts(self) -> list[str]:
@@ -151,6 +157,52 @@ class Server(ThreadingHTTPServer):
         """Keep what went wrong in a test's own answer; that a client has gone is nothing wrong."""
         if not isinstance(sys.exception(), ConnectionError):
             self.broken.append(traceback.format_exc())
+
+    # --- fine-tuning
+
+    def start_tuning(self, wanted: dict[str, Any]) -> dict[str, Any] | None:
+        """Start a fine-tuning job on an uploaded file: it is paid, whether anybody looks or not."""
+        if wanted["training_file"] not in self.files:
+            return None
+        chosen = {"batch_size": 4, "learning_rate_multiplier": 1.8, **wanted["method"]["supervised"]["hyperparameters"]}
+        job = {"id": f"ftjob-{len(self.tunings)}", "object": "fine_tuning.job", "created_at": int(time.time()) - 90,
+               "finished_at": None, "error": None, "fine_tuned_model": None, "organization_id": "org",
+               "result_files": [], "status": "validating_files", "trained_tokens": None, "validation_file": None,
+               "method": {"type": "supervised", "supervised": {"hyperparameters": chosen}},
+               **{name: wanted.get(name) for name in ("model", "seed", "suffix", "training_file", "metadata")}}
+        self.tunings.append(job)
+        return job
+
+    def look_at_tuning(self, name: str) -> dict[str, Any] | None:
+        """A fine-tuning job as it stands: queued, running, then what ``tuned`` says."""
+        job = next((job for job in self.tunings if job["id"] == name), None)
+        if job is None or job["status"] in ("succeeded", "failed", "cancelled"):
+            return job
+        self.looks[name] += 1
+        job["status"] = "queued" if self.looks[name] == 1 else "running"
+        if self.looks[name] > self.polls:
+            job["status"] = self.tuned(self.tunings.index(job))
+        if job["status"] == "failed":
+            job["error"] = {"code": "invalid_training_file", "param": "training_file",
+                            "message": f"Line 3 is unsafe.\n{SECRET}"}
+        elif job["status"] == "succeeded":
+            job |= {"finished_at": job["created_at"] + 60, "trained_tokens": 1200,
+                    "fine_tuned_model": f"ft:{job['model']}:org:{job['suffix']}:{name}"}
+        return job
+
+    def tuning_events(self, name: str) -> list[dict[str, Any]]:
+        """What happened to a job, the newest first: more with each look, all at its end."""
+        job = next(job for job in self.tunings if job["id"] == name)
+        told: list[tuple[str, str, Any]] = [("message", f"Created fine-tuning job: {name} for {SECRET}", None)]
+        for step, loss in enumerate(self.trained, start=1):
+            told.append(("metrics", f"Step {step}: training loss={loss}",
+                         {"step": step, "train_loss": loss, "total_steps": len(self.trained)}))
+        told += [("message", said, None) for said in ("New fine-tuned model created", "The job is done")]
+        if job["status"] not in ("succeeded", "failed", "cancelled"):
+            told = told[: 1 + max(0, self.looks[name] - 1)]
+        return [{"id": f"ftevent-{number}", "object": "fine_tuning.job.event", "created_at": number, "level": "info",
+                 "type": kind, "message": message, "data": data}
+                for number, (kind, message, data) in enumerate(told)][::-1]
 
     # --- batches
 
@@ -255,27 +307,50 @@ class Handler(BaseHTTPRequestHandler):
                 form = message_from_bytes(f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode() + data)
                 parts = {part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
                          for part in form.get_payload()}
-                assert parts["purpose"] == b"batch"
+                purpose = parts["purpose"].decode()
+                assert purpose in ("batch", "fine-tune")
                 name = f"file-{len(server.files)}"
                 server.files[name] = parts["file"]
                 found: Any = {"id": name, "object": "file", "bytes": len(parts["file"]), "created_at": 1,
-                              "filename": "x", "purpose": "batch", "status": "processed"}
+                              "filename": "x", "purpose": purpose, "status": "processed"}
             case ["GET ", "files", name, "content"]:
                 return Answer(body=server.files[name].decode(), headers={"Content-Type": "application/octet-stream"})
             case ["POST ", "batches"]:
                 found = server.start_job(json.loads(data))
             case ["GET ", "batches"]:
-                wanted = parse_qs(urlsplit(self.path).query)
-                names = [job["id"] for job in server.jobs[::-1]]
-                start = names.index(wanted["after"][0]) + 1 if "after" in wanted else 0
-                size = int(wanted["limit"][0])
-                found = {"object": "list", "data": server.jobs[::-1][start : start + size],
-                         "has_more": len(names) > start + size}
+                found = self._page(server.jobs[::-1])
             case ["GET ", "batches", name]:
                 found = server.look(name)
+            case ["GET ", "files", name]:
+                found = {"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "x",
+                         "purpose": "fine-tune", "status": "processed"} if name in server.files else None
+            case ["POST ", "fine_tuning", "jobs"]:
+                found = server.start_tuning(json.loads(data))
+            case ["GET ", "fine_tuning", "jobs"]:
+                found = self._page(server.tunings[::-1])
+            case ["GET ", "fine_tuning", "jobs", name]:
+                found = server.look_at_tuning(name)
+            case ["POST ", "fine_tuning", "jobs", name, "cancel"]:
+                found = next((job for job in server.tunings if job["id"] == name), None)
+                found and found.update(status="cancelled")
+            case ["GET ", "fine_tuning", "jobs", name, "events"]:
+                found = self._page(server.tuning_events(name))
+            case ["GET ", "fine_tuning", "jobs", name, "checkpoints"]:
+                points = [{"id": f"ftckpt-{step}", "object": "fine_tuning.job.checkpoint", "created_at": step,
+                           "fine_tuned_model_checkpoint": f"ft:{name}:step-{step}", "fine_tuning_job_id": name,
+                           "metrics": {"step": step}, "step_number": step} for step in (2, 1)]
+                found = self._page(points) if server.checkpoints else None
             case _:
                 found = None
         return refused(404) if found is None else Answer(body=json.dumps(found))
+
+    def _page(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The part of a list that a request asks for."""
+        wanted = parse_qs(urlsplit(self.path).query)
+        names = [row["id"] for row in rows]
+        start = names.index(wanted["after"][0]) + 1 if "after" in wanted else 0
+        size = int(wanted["limit"][0])
+        return {"object": "list", "data": rows[start : start + size], "has_more": len(names) > start + size}
 
     def _send(self, answer: Answer) -> None:
         data = answer.body.encode()
