@@ -1,15 +1,23 @@
 # Every target sets up .venv by itself when it is missing. STUDY and CULTURES choose what runs:
 #   make report STUDY=smoke          make report CULTURES="korean german"
+# A culture's model, once its study has run (OPTIONS are those of culturellm_utils/sharing.py):
+#   make serve CULTURE=korean        make ask CULTURE=korean QUESTION="Should people work less?"
+#   make push CULTURE=korean TO=user/name OPTIONS="--merged --public"
 PYTHON ?= python3
 STUDY ?= laptop
 CULTURES ?=
+VARIANT ?= main
+CULTURE ?= korean
+export QUESTION TO
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 RUN = snakemake --cores $(CORES) --rerun-incomplete --quiet reason host --config study=$(1) cultures="$(CULTURES)"
 
-.PHONY: report smoke test lint lab record clean
+SHARE = python -m culturellm_utils.sharing $(1) --study $(STUDY) --variant $(VARIANT) --culture $(CULTURE)
+
+.PHONY: report smoke test lint lab record export push serve ask clean
 .DEFAULT_GOAL := report
 
 report: $(VENV)/ready
@@ -36,6 +44,21 @@ record: $(VENV)/ready
 	rm -rf outputs/laptop/record
 	mkdir -p outputs/laptop/record
 	cp -r outputs/laptop/main/common/figures outputs/laptop/main/common/tables outputs/laptop/record/
+
+# Adapter and base model merged into outputs/<study>/<variant>/<culture>/merged/.
+export: $(VENV)/ready
+	$(call SHARE,export)
+
+# The adapter with its card to the model hub, privately; the token comes from HF_TOKEN.
+push: $(VENV)/ready
+	@$(call SHARE,push) --to "$$TO" $(OPTIONS)
+
+# The culture's model and its base model, until interrupted; ask them from another terminal.
+serve: $(VENV)/ready
+	$(call SHARE,serve) $(OPTIONS)
+
+ask: $(VENV)/ready
+	@$(call SHARE,ask) --question "$$QUESTION" $(OPTIONS)
 
 # torch comes first and pinned: the CPU build of that version is small where there is one.
 $(VENV)/ready: pyproject.toml constraints.txt
