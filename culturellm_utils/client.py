@@ -30,23 +30,28 @@ def quiet(line: str) -> None:
 @dataclass(frozen=True)
 class Request:
     """What is asked: ``subject`` is what it is about (an id), ``schema`` the JSON schema of a usable reply, and
-    ``attempt`` counts from 0 how often an unusable reply made it be asked again."""
+    ``attempt`` counts from 0 how often an unusable reply made it be asked again. ``max_tokens`` is the longest reply
+    (0: as the settings say), ``top_logprobs`` how many candidates for its first token are wanted."""
 
     subject: str
     purpose: str
     messages: list[Message]
     schema: dict[str, Any] = field(default_factory=dict)
     attempt: int = 0
+    max_tokens: int = 0
+    top_logprobs: int = 0
 
 
 class Reply(Row):
-    """What came back. ``finish`` is the server's reason to stop: ``length`` means cut off."""
+    """What came back. ``finish`` is the server's reason to stop: ``length`` means cut off. ``logprobs`` are the natural
+    log-probabilities of the candidates for the first token, empty where none were wanted or offered."""
 
     text: str
     finish: str = "stop"
     refusal: str = ""
     prompt_tokens: int
     completion_tokens: int
+    logprobs: dict[str, float] = Field(default={})
 
     @property
     def usage(self) -> Usage:

@@ -57,8 +57,8 @@ class OpenAI:
         self.budget = Budget(settings.budget_tokens, settings.budget_money, self.prices())
         self.sent = 0
         self.store = Store(paths.cache() / "chat.sqlite")
-        self.schemas = True      # whether the server takes JSON schemas; learned from its first refusal
-        self.open_at = 0.0       # no request before this moment (monotonic): the server asked for a pause
+        self.schemas = self.logprobs = True  # whether the server takes these fields; learned from its first refusal
+        self.open_at = 0.0  # no request before this moment (monotonic): the server asked for a pause
         self._counted: set[str] = set()
 
     def prices(self) -> Prices:
@@ -68,8 +68,10 @@ class OpenAI:
     def key(self, request: Request) -> str:
         """The hash under which the reply is kept."""
         s = self.settings
+        wanted = {"top_logprobs": request.top_logprobs} if request.top_logprobs else {}
         return key(request.messages, model=s.chat_model, base_url=s.base_url, temperature=s.temperature,
-                   max_reply_tokens=s.max_reply_tokens, schema=request.schema, attempt=request.attempt)
+                   max_reply_tokens=request.max_tokens or s.max_reply_tokens, schema=request.schema,
+                   attempt=request.attempt, **wanted)
 
     def known(self, requests: list[Request]) -> int:
         """How many of the requests are answered on disk, and cost nothing."""
@@ -109,12 +111,14 @@ class OpenAI:
         # OpenAI's newer models know the new name alone, most other servers the old one.
         host = urlsplit(s.base_url or OFFICIAL).hostname or ""
         limit = "max_completion_tokens" if host.endswith(("openai.com", "azure.com")) else "max_tokens"
-        body = {"model": s.chat_model, "temperature": s.temperature, limit: s.max_reply_tokens,
+        body = {"model": s.chat_model, "temperature": s.temperature, limit: request.max_tokens or s.max_reply_tokens,
                 "messages": [message.model_dump() for message in request.messages]}
         if request.schema and self.schemas:
             body["response_format"] = {"type": "json_schema", "json_schema": {
                 "name": re.sub(r"[^\w-]", "_", request.purpose, flags=re.ASCII), "strict": True,
                 "schema": request.schema}}
+        if request.top_logprobs and self.logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         return body
 
     def most(self, request: Request) -> Usage:
@@ -122,7 +126,7 @@ class OpenAI:
         a chat template adds, and the longest reply."""
         said = [message.content for message in request.messages]
         prompt = sum(len(text.encode()) + 16 for text in [*said, json.dumps(request.schema)])
-        return Usage(1, prompt + 32, self.settings.max_reply_tokens)
+        return Usage(1, prompt + 32, request.max_tokens or self.settings.max_reply_tokens)
 
     def keep(self, replies: Mapping[str, Reply]) -> None:
         """Put replies on disk, all or none."""
@@ -226,17 +230,18 @@ class _Sending:
             await self._sleep(pause)
 
     async def _send(self, server: openai.AsyncOpenAI, request: Request) -> Reply:
-        """Send a request once; where the server takes no schema, once more without."""
+        """Send a request once; where the server takes no schema or no wish for log-probabilities, once more without."""
         body = self.client.body(request)
         try:
             raw = await server.chat.completions.with_raw_response.create(**body)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if error.code == "content_filter":
                 return filtered(request)
-            if body.pop("response_format", None) is None:
+            if not (left_out := {one for one in ("response_format", "logprobs", "top_logprobs") if body.pop(one, 0)}):
                 raise
             raw = await server.chat.completions.with_raw_response.create(**body)
-            self.client.schemas = False
+            self.client.schemas &= "response_format" not in left_out
+            self.client.logprobs &= "logprobs" not in left_out
         self._hold(protocol.exhausted(raw.headers))
         if raw.content.lstrip()[:1] == b"<":
             raise protocol.web_page(self.client.address)

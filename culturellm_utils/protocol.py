@@ -32,9 +32,25 @@ def read_body(text: str | bytes, request: Request) -> Reply:
         prompt = "".join(message.content for message in request.messages)
         return Reply(text=content, finish=_whole(choice.get("finish_reason") or "stop"), refusal=refusal,
                      prompt_tokens=_counted(counted.get("prompt_tokens"), prompt),
-                     completion_tokens=_counted(counted.get("completion_tokens"), content + refusal))
+                     completion_tokens=_counted(counted.get("completion_tokens"), content + refusal),
+                     logprobs=_first_token(choice))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise NoReply(type(error).__name__) from None
+
+
+def _first_token(choice: dict[str, Any]) -> dict[str, float]:
+    """The log-probabilities of the candidates for a reply's first token, where the server sends any: no reply is lost
+    for want of them."""
+    try:
+        first = choice["logprobs"]["content"][0]
+        offered = [(_whole(one["token"]), float(one["logprob"])) for one in [*(first.get("top_logprobs") or []), first]]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return {}
+    found: dict[str, float] = {}
+    for token, value in offered:
+        if -1e4 < value < 1e-3:  # some servers send minus infinity for what was left out
+            found[token] = max(value, found.get(token, value))
+    return found
 
 
 def _whole(text: str) -> str:

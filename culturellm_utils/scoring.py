@@ -4,15 +4,32 @@
 [{"1": 0.61, "2": 0.24, "3": 0.09, "4": 0.06}]
 """
 
+import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch.nn.functional import log_softmax
-from transformers import PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from culturellm_utils.encoding import IGNORED, Example, collate, encode_answers
 from culturellm_utils.records import Message
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt's tokens, and those of each label's reply, end of turn included."""
+
+    prompt: list[int]
+    tails: list[list[int]]
+
+    @property
+    def one_token_each(self) -> bool:
+        """Whether the labels differ in their first token alone: whatever ends the turn is then the same for all."""
+        return len({tail[0] for tail in self.tails}) == len(self.tails) and len({(*t[1:],) for t in self.tails}) == 1
 
 
 def label_probabilities(
@@ -27,31 +44,139 @@ def label_probabilities(
     Labels of one token each need a single pass per prompt: their score is that token's probability, whatever ends
     the turn. Other labels' score is the probability of the whole reply, end of turn included, so that ``1`` and
     ``10`` compete fairly with a tokenizer that splits ``10``.
+
+    What all prompts begin with is read once, and so is each prompt, however many replies follow it; models whose
+    attention cannot be cached by rows (state-space layers, windows shorter than a prompt) read each reply's whole row.
     """
-    rows: list[tuple[Example, list[int]]] = []  # a sequence, and the first tokens that it answers for at once
-    plan: list[list[tuple[int, int]]] = []  # for each chat and label: row, column of that row's scores
+    asked = []
     for chat, allowed in zip(chats, labels, strict=True):
-        answered = encode_answers(tokenizer, chat, allowed)
-        tails = [row.tokens[-row.answer :] for row in answered]
-        if len({tail[0] for tail in tails}) == len(tails) and len({tuple(tail[1:]) for tail in tails}) == 1:
-            plan.append([(len(rows), column) for column in range(len(tails))])
-            rows.append((Example(answered[0].tokens, answered[0].answer), [tail[0] for tail in tails]))
-        else:
-            plan.append([(len(rows) + column, 0) for column in range(len(tails))])
-            rows += [(row, []) for row in answered]
-    scores: list[list[float]] = [[] for _ in rows]
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].tokens))
-    for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        for i, score in zip(part, _score(model, [rows[i] for i in part], tokenizer.pad_token_id), strict=True):
-            scores[i] = score
+        rows = encode_answers(tokenizer, chat, allowed)
+        asked.append(_Asked(rows[0].tokens[: -rows[0].answer], [row.tokens[-row.answer :] for row in rows]))
+    longest = max((len(row.prompt) for row in asked), default=0) + max((len(t) for row in asked for t in row.tails),
+                                                                       default=0)
+    if asked and _cacheable(model, longest):
+        scores = _scores(model, asked, tokenizer.pad_token_id, batch_size)
+    else:
+        scores = _plain_scores(model, asked, tokenizer.pad_token_id, batch_size)
     result = []
-    for allowed, places in zip(labels, plan, strict=True):
-        logs = [scores[row][column] for row, column in places]
+    for allowed, logs in zip(labels, scores, strict=True):
         top = max(logs)
         weights = [math.exp(value - top) for value in logs]
         result.append({label: weight / sum(weights) for label, weight in zip(allowed, weights, strict=True)})
     return result
+
+
+def _cacheable(model: torch.nn.Module, longest: int) -> bool:
+    """Whether keys and values of a prompt can be kept, repeated and padded in the middle: every layer attends to all
+    tokens, or to a window that holds the longest row, padding included."""
+    return all(
+        type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and longest < layer.sliding_window)
+        for layer in DynamicCache(config=model.config).layers
+    )
+
+
+@torch.inference_mode()
+def _scores(model: torch.nn.Module, asked: list[_Asked], pad: int, batch_size: int) -> list[list[float]]:
+    """For each prompt its labels' log-probabilities. Each row of a batch is laid out as the prefix that all prompts
+    share, padding, the rest of the prompt, the reply."""
+    shared = _shared([row.prompt for row in asked])
+    prefix = DynamicCache(config=model.config)
+    if shared:
+        model(input_ids=torch.tensor([shared], device=model.device), past_key_values=prefix, use_cache=True,
+              logits_to_keep=1)
+    scores: list[list[float]] = [[] for _ in asked]
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        part = [asked[i] for i in places]
+        cache = _rows(prefix, [0] * len(part))
+        width = max(len(row.prompt) for row in part) - len(shared)
+        tokens = torch.full((len(part), width), pad)
+        mask = torch.zeros((len(part), len(shared) + width), dtype=torch.long)
+        mask[:, : len(shared)] = 1
+        for i, row in enumerate(part):
+            rest = row.prompt[len(shared) :]
+            tokens[i, width - len(rest) :] = torch.tensor(rest)
+            mask[i, -len(rest) :] = 1
+        log_p = _log_p(model, tokens, mask, cache, logits_to_keep=1)[:, 0]
+        for i, (place, row) in enumerate(zip(places, part, strict=True)):
+            scores[place] = log_p[i, [tail[0] for tail in row.tails]].tolist()
+        # The rows of a few prompts at a time, one for each label, are a batch again.
+        ahead = [(i, label) for i, row in enumerate(part) if not row.one_token_each for label in range(len(row.tails))]
+        for begin in range(0, len(ahead), batch_size):
+            pairs = ahead[begin : begin + batch_size]
+            rows = [i for i, _ in pairs]
+            found = _tails(model, [part[i].tails[label] for i, label in pairs], mask[rows], _rows(cache, rows), pad)
+            for (i, label), score in zip(pairs, found, strict=True):
+                scores[places[i]][label] += score
+    return scores
+
+
+def _shared(prompts: list[list[int]]) -> list[int]:
+    """What all of several prompts begin with; a token of each is left to be read."""
+    if len(prompts) == 1:
+        return []
+    first, last = min(prompts), max(prompts)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return first[: min(same, min(map(len, prompts)) - 1)]
+
+
+def _tails(model: torch.nn.Module, tails: list[list[int]], mask: torch.Tensor, cache: DynamicCache,
+           pad: int) -> list[float]:
+    """Log-probabilities of what follows each reply's first token, given the cached prompts."""
+    width = max(map(len, tails)) - 1
+    if not width:
+        return [0.0] * len(tails)
+    padded = torch.tensor([tail + [pad] * (width + 1 - len(tail)) for tail in tails])
+    log_p = _log_p(model, padded[:, :-1], torch.cat([mask, torch.ones((len(tails), width), dtype=torch.long)], 1),
+                   cache, logits_to_keep=0)
+    targets = padded[:, 1:].to(log_p.device)
+    answered = torch.arange(width) < torch.tensor([[len(tail) - 1] for tail in tails])
+    return (log_p.gather(2, targets[..., None])[..., 0] * answered.to(log_p.device)).sum(1).tolist()
+
+
+def _log_p(model: torch.nn.Module, tokens: torch.Tensor, mask: torch.Tensor, cache: DynamicCache,
+           logits_to_keep: int) -> torch.Tensor:
+    """Log-probabilities of what comes after ``tokens`` (rows x width), which follow what is cached."""
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    logits = model(
+        input_ids=tokens.to(model.device),
+        attention_mask=mask.to(model.device),
+        position_ids=positions.to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=logits_to_keep,
+    ).logits
+    return log_softmax(logits.float(), dim=-1)
+
+
+def _rows(cache: DynamicCache, rows: list[int]) -> DynamicCache:
+    """A cache of some rows of another, which stays as it is; a row may be taken several times."""
+    made = copy.copy(cache)
+    made.layers = [copy.copy(layer) for layer in cache.layers]
+    made.batch_select_indices(torch.tensor(rows))
+    return made
+
+
+def _plain_scores(model: torch.nn.Module, asked: list[_Asked], pad: int, batch_size: int) -> list[list[float]]:
+    """The same with no cache: a row for each prompt whose labels are one token each, for each label otherwise."""
+    rows: list[tuple[Example, list[int]]] = []  # a sequence, and the first tokens that it answers for at once
+    owners: list[int] = []
+    for i, row in enumerate(asked):
+        whole = [Example(row.prompt + tail, len(tail)) for tail in row.tails]
+        made = [(whole[0], [tail[0] for tail in row.tails])] if row.one_token_each else [(one, []) for one in whole]
+        rows += made
+        owners += [i] * len(made)
+    found: list[list[float]] = [[] for _ in rows]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].tokens))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        for i, score in zip(part, _score(model, [rows[i] for i in part], pad), strict=True):
+            found[i] = score
+    scores: list[list[float]] = [[] for _ in asked]
+    for i, score in zip(owners, found, strict=True):
+        scores[i] += score
+    return scores
 
 
 @torch.inference_mode()
@@ -63,6 +188,7 @@ def _score(model: torch.nn.Module, rows: list[tuple[Example, list[int]]], pad: i
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         position_ids=batch["position_ids"],
+        use_cache=False,
         logits_to_keep=columns + 1,
     ).logits[:, -columns - 1 : -1]
     log_p = log_softmax(logits.float(), dim=-1)

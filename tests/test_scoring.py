@@ -1,14 +1,17 @@
 """Likelihood scoring against brute force: one label at a time, alone, by the product of softmax probabilities."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, Gemma2Config, GPTNeoXConfig, MambaConfig, MistralConfig, Qwen2Config
 
-from culturellm_utils.encoding import encode
+from culturellm_utils import scoring
+from culturellm_utils.encoding import encode, encode_answers
 from culturellm_utils.scoring import label_probabilities, perplexity
 
 LABELS = {
@@ -85,13 +88,76 @@ def toy_pair(toy):
                  for chat, labels in zip(CHATS, LABELS.values(), strict=False)]
 
 
-def test_option_tokens_need_one_pass_a_prompt(toy, monkeypatch):
-    model, tokenizer = toy
-    rows = []
+def shapes_of_passes(model, monkeypatch):
+    """The shapes (rows, tokens) of the passes that a model is asked for, as they come."""
+    shapes = []
     forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda **batch: rows.append(len(batch["input_ids"])) or forward(**batch))
+    monkeypatch.setattr(model, "forward",
+                        lambda **batch: shapes.append(tuple(batch["input_ids"].shape)) or forward(**batch))
+    return shapes
+
+
+def test_the_shared_beginning_is_read_once_and_each_prompt_once(toy, monkeypatch):
+    model, tokenizer = toy
+    prompts = [row.tokens[: -row.answer] for chat in CHATS for row in encode_answers(tokenizer, chat, ["1"])]
+    shared = next(i for i in range(99) if len({tuple(prompt[: i + 1]) for prompt in prompts}) > 1)
+    assert shared > 5
+    lengths = sorted(len(prompt) - shared for prompt in prompts)
+    shapes = shapes_of_passes(model, monkeypatch)
     label_probabilities(model, tokenizer, CHATS, [["1", "2", "3", "4"]] * 4, batch_size=2)
-    assert rows == [2, 2]
+    assert shapes == [(1, shared), (2, lengths[1]), (2, lengths[3])]
+
+
+def test_labels_of_several_tokens_are_read_after_their_prompt(toy, monkeypatch):
+    model, tokenizer = toy
+    labels = ["RUDE", "NOT_RUDE", "1"]
+    (rows,) = [encode_answers(tokenizer, CHATS[0], labels)]
+    longest, prompt = max(row.answer for row in rows), len(rows[0].tokens) - rows[0].answer
+    shapes = shapes_of_passes(model, monkeypatch)
+    label_probabilities(model, tokenizer, CHATS[:1], [labels], batch_size=4)
+    assert shapes == [(1, prompt), (3, longest - 1)]  # alone, no prompt shares a beginning
+    shapes.clear()
+    label_probabilities(model, tokenizer, [CHATS[0]] * 3, [labels, ["1", "2"], labels], batch_size=4)
+    assert shapes == [(1, prompt - 1), (3, 1), (4, longest - 1), (2, longest - 1)]
+
+
+ARCHITECTURES = {"qwen2": (Qwen2Config, {}, True), "gpt-neox": (GPTNeoXConfig, {}, True),
+                 "gemma2": (Gemma2Config, {"sliding_window": 400, "head_dim": 8}, True),
+                 "gemma2 with a narrow window": (Gemma2Config, {"sliding_window": 16, "head_dim": 8}, False),
+                 "mistral with a narrow window": (MistralConfig, {"sliding_window": 16}, False),
+                 "mamba": (MambaConfig, {"state_size": 4}, False)}
+
+
+@pytest.mark.parametrize(("config", "own", "cached"), ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_other_architectures_answer_as_by_brute_force(config, own, cached, monkeypatch):
+    """From the cache where one can be used; where not, each reply's row is read whole."""
+    tokenizer = toys.tokenizer(split_digits=True)
+    heads = {} if config is MambaConfig else {"num_attention_heads": 2, "intermediate_size": 32}
+    heads |= {"num_key_value_heads": 1} if heads and config is not GPTNeoXConfig else {}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, initializer_range=0.3, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **heads, **own)).eval()
+    plain = []
+    monkeypatch.setattr(scoring, "_plain_scores", lambda *a, known=scoring._plain_scores: plain.append(1) or known(*a))
+    pairs = list(product(CHATS, LABELS.values()))
+    found = label_probabilities(model, tokenizer, [chat for chat, _ in pairs], [labels for _, labels in pairs], 6)
+    assert bool(plain) is not cached
+    for (chat, labels), row in zip(pairs, found, strict=True):
+        assert row == pytest.approx(brute_force(model, tokenizer, chat, labels), rel=1e-3, abs=1e-6)
+
+
+def test_the_cache_is_left_out_where_rows_outgrow_the_window(toy):
+    _, tokenizer = toy
+    model = AutoModelForCausalLM.from_config(MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        num_key_value_heads=2, sliding_window=40)).eval()
+    assert scoring._cacheable(model, 39)
+    assert not scoring._cacheable(model, 40)
+
+
+def test_no_chats_no_answers(toy):
+    assert label_probabilities(*toy, [], [], 8) == []
 
 
 def test_chats_and_labels_must_match(toy):
