@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from culturellm_utils import languages
+from culturellm_utils.errors import UserError
 from culturellm_utils.records import Message
 
 NEUTRAL = "You are a helpful assistant."
@@ -104,11 +105,62 @@ def survey_prompt(question: str, options: Mapping[str, str], book: Phrasebook = 
 
     A statement on a scale of agreement is asked about; "Please say how often ..." asks by itself, as a question does.
     """
+    asked = f"{book.say('agree')} {question}" if _is_statement(question, options) else question
+    return f"{asked}\n{book.say('options')} {_shown(options, book)}\n{_answer(options, book)}"
+
+
+def other_survey_prompts(question: str, options: Mapping[str, str], book: Phrasebook = ENGLISH) -> dict[str, str]:
+    """What :func:`survey_prompt` asks, in other formats by their name. The answer is one option code in each.
+
+    ``answer_first`` says first how to answer, ``list`` gives an option a line and does without lead-ins, and ``paper``,
+    in English alone, is the prompt of the paper (arXiv 2402.10946), but that what asks by itself is not agreed with.
+    """
+    statement = _is_statement(question, options)
+    asked = f"{book.say('agree')} {question}" if statement else question
+    lines = "\n".join(f"{code}: {book.text(text)}" for code, text in options.items() if text)
+    found = {"answer_first": f"{_answer(options, book)}\n{asked}\n{_shown(options, book)}",
+             "list": f"{question}\n\n{lines}\n\n{_answer(options, book)}"}
+    if book == ENGLISH:
+        low, high = _ends(options)
+        wanted = f"Do you agree with {question.rstrip('.')}?" if statement else question
+        found["paper"] = (f"Give me the answer from {low} to {high}: {wanted} {_shown(options, book)}. You can only "
+                          "choose one option.")
+    return found
+
+
+def _is_statement(question: str, options: Mapping[str, str]) -> bool:
     agreement = any("agree" in text.lower() for text in options.values())
-    asked = f"{book.say('agree')} {question}" if agreement and question[-1:] not in ("?", "？", "؟", ";") else question
-    shown = " ".join(f"{code}. {book.text(text)}" for code, text in options.items() if text)
+    return agreement and question[-1:] not in ("?", "？", "؟", ";")
+
+
+def _shown(options: Mapping[str, str], book: Phrasebook) -> str:
+    return " ".join(f"{code}. {book.text(text)}" for code, text in options.items() if text)
+
+
+def _ends(options: Mapping[str, str]) -> tuple[int, int]:
     codes = sorted(map(int, options))
-    return f"{asked}\n{book.say('options')} {shown}\n{book.say('answer', low=codes[0], high=codes[-1])}"
+    return codes[0], codes[-1]
+
+
+def _answer(options: Mapping[str, str], book: Phrasebook) -> str:
+    low, high = _ends(options)
+    return book.say("answer", low=low, high=high)
+
+
+def context_system(prompt_name: str, context: str, book: Phrasebook = ENGLISH) -> str:
+    """The system prompt that names a culture and says in a paragraph what it is (``culture_context``), as a retrieved
+    text would. Raises UserError when there is no paragraph."""
+    if not context.strip():
+        raise UserError(f"culture_context is empty for {prompt_name}: write a paragraph about the culture, or take "
+                        "context out of prompted_systems")
+    return f"{book.text(culture_system(prompt_name))}\n\n{' '.join(context.split())}"
+
+
+def third_person(prompt_name: str, user: str) -> str:
+    """The user turn that has a model forecast what a culture answers to ``user`` instead of answering itself; the
+    system prompt stays neutral. English around whatever language ``user`` is in."""
+    return (f"Forecast how most people of {prompt_name} culture would answer the question below, whatever you would "
+            f"answer yourself. Reply with their answer alone.\n\n{user}")
 
 
 def template_request(question: str, count: int, book: Phrasebook = ENGLISH) -> list[Message]:
