@@ -42,7 +42,7 @@ def users_files(notebook):
     """The user's own files that the parameters name (a missing one is the notebook's to explain)."""
     def found(wildcards):
         values = json.loads(knobs(notebook)(wildcards))
-        named = [values.get(name) for name in ("wvs_path", "questions_path", "translations_path")]
+        named = [values.get(name) for name in ("wvs_path", "questions_path", "translations_path", "tasks_path")]
         return [str(paths.ROOT / name) for name in named if name and (paths.ROOT / name).is_file()]
     return found
 
@@ -61,6 +61,7 @@ def of_wordings(file):
 
 # The system prompt's names of all cultures: One is trained under them, and every adapter is asked under them.
 PROMPT_NAMES = [studies.culture(name).prompt_name for name in CULTURES]
+CONTEXTS = [studies.culture(name).culture_context for name in CULTURES]
 RUN = "OMP_NUM_THREADS={threads} python -m culturellm_utils.run {input.notebook} {output.notebook} --log {log} --parameters {params.knobs:q}"
 
 
@@ -141,10 +142,18 @@ def own_seeds(wildcards):
     return expand(f"{OUT}/{wildcards.variant}/{{culture}}/seeds.jsonl", culture=members)
 
 
+def profile(wildcards):
+    """How the training is launched on several devices, when it is."""
+    launch = json.loads(knobs("04_fine_tuning")(wildcards)).get("launch")
+    return f"params/profiles/{launch}.yaml" if launch else []
+
+
 rule fine_tuning:
     message: "{wildcards.model}: 04 fine-tuning ({wildcards.variant})"
     input:
-        modules("encoding", "training", "models", "wordings", "survey"),
+        modules("job", "training", "encoding", "models", "fit", "rehearsal", "remote", "remote_job", "batch", "live",
+                "protocol", "usage", "wordings", "survey"),
+        profile,
         rules.stand_in.output,
         of_wordings("augmented.jsonl"),
         own_seeds,
@@ -154,7 +163,7 @@ rule fine_tuning:
         train=update(f"{AT}/{{model}}/train.jsonl"),
         targets=update(f"{AT}/{{model}}/targets.jsonl"),
         training_log=update(f"{AT}/{{model}}/training_log.json"),
-        adapter=update(f"{AT}/{{model}}/model/adapter_model.safetensors"),
+        card=update(f"{AT}/{{model}}/model/README.md"),  # beside the adapter, or the id of a server's model
     log: f"{AT}/{{model}}/log/04_fine_tuning.ipynb"
     params:
         knobs=knobs("04_fine_tuning"),
@@ -166,10 +175,13 @@ rule fine_tuning:
 rule evaluation:
     message: "{wildcards.model}: 05 evaluation ({wildcards.variant})"
     input:
-        modules("evaluation", "alignment", "encoding", "scoring", "models", "wordings", "tasks", "ability", "survey",
-                "bundled_tasks.jsonl"),
+        modules("evaluation", "items", "systems", "answerers", "scoring", "classification", "alignment", "robustness",
+                "open_ended", "harness", "tasks", "released", "ability", "encoding", "models", "encoder", "remote", "client",
+                "live", "batch", "protocol", "replies", "usage", "wordings", "survey", "bundled_tasks.jsonl",
+                "tasks.yaml", "open_questions.jsonl"),
+        users_files("05_evaluation"),
         of_wordings("augmented.jsonl"),
-        rules.fine_tuning.output.adapter,
+        rules.fine_tuning.output.card,
         rules.fine_tuning.output.targets,
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
         notebook="notebooks/05_evaluation.ipynb",
@@ -178,7 +190,10 @@ rule evaluation:
         predictions=update(f"{AT}/{{model}}/predictions.jsonl"),
         scores=update(f"{AT}/{{model}}/scores.json"),
     log: f"{AT}/{{model}}/log/05_evaluation.ipynb"
-    params: knobs=knobs("05_evaluation"), prompt_names=PROMPT_NAMES
+    params:
+        knobs=knobs("05_evaluation"),
+        prompt_names=PROMPT_NAMES,
+        contexts=lambda wildcards: CONTEXTS if wildcards.model == parameters.ONE else [],
     shell: RUN
 
 
@@ -202,7 +217,7 @@ rule human_study:
 rule summary:
     message: "all cultures: 07 summary ({wildcards.variant})"
     input:
-        modules("summary", "evaluation", "alignment", "survey"),
+        modules("summary", "side_effects", "evaluation", "systems", "classification", "alignment", "survey"),
         of_wordings("agreement.json"),
         of_wordings("sweep.csv"),
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),

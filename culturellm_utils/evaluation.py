@@ -1,8 +1,7 @@
 """What a model answers, and how far that is from what people answered.
 
-Three systems answer the same items: ``base`` (the base model, a neutral system prompt), ``persona`` (the base model,
-the culture's system prompt) and ``adapter`` (the fine-tuned model, the culture's system prompt). Every figure is
-computed from ``predictions.jsonl`` alone. A row of it::
+Several systems answer the same items (``systems.SYSTEMS``). Every figure is computed from ``predictions.jsonl`` alone.
+A row of it::
 
     {"item_id": "Q39-t08", "part": "held_out_wording", "culture": "korean", "system": "adapter", "question_id": "Q39",
      "messages": [...], "probabilities": {"1": 0.1, "2": 0.7, ...}, "reply": "2", "label": "2", "gold": "2",
@@ -10,97 +9,55 @@ computed from ``predictions.jsonl`` alone. A row of it::
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.metrics import f1_score
 
-from culturellm_utils import ability, alignment, prompts, survey, tasks, wordings
+from culturellm_utils import alignment, classification, prompts, survey
 from culturellm_utils.alignment import Estimate
-from culturellm_utils.records import Part, Prediction, Seed
-from culturellm_utils.wordings import Texts
+from culturellm_utils.items import Item
+from culturellm_utils.records import Prediction, Seed
+from culturellm_utils.released import defect_effects
+from culturellm_utils.tasks import TaskSet
 
-SYSTEMS = ("base", "persona", "adapter")
+if TYPE_CHECKING:
+    from culturellm_utils.answerers import Answerer
+    from culturellm_utils.systems import Framing
+
 SURVEY_PARTS = ("held_out_wording", "held_out_question")
+#: Parts whose items have an answer distribution.
+OPINION_PARTS = (*SURVEY_PARTS, "held_out_country", "option_order", "other_prompt")
+#: How often respondents are split in halves for the ceiling.
+SPLITS = 200
+#: Averages over a culture's classification sets: all of them, and those that can carry a claim.
+ALL_SETS, SOUND_SETS = "all sets", "sets that carry a claim"
 
 
-@dataclass(frozen=True)
-class Item:
-    """One thing to ask: the user turn, the labels allowed, and what counts as right."""
+def predict(answerer: "Answerer", items: Sequence[Item], system: str,
+            framings: "Mapping[str, Framing]") -> list[Prediction]:
+    """The answers of one system, in the order of ``items``; a culture without framing gets the neutral prompt.
 
-    item_id: str
-    part: Part
-    culture: str
-    question_id: str
-    user: str
-    labels: tuple[str, ...]
-    gold: str
-    gold_distribution: Mapping[str, float]
-
-
-def survey_items(seeds: Iterable[Seed], texts: Texts, left_out: frozenset[str], held_out_from: int) -> list[Item]:
-    """Items of one culture: held-out wordings of the questions trained on, and held-out questions.
-
-    The latter are asked in the seed's words and in the held-out wordings. Questions nobody was asked are no items.
+    A task at a time, so that a ``Kept`` answerer resumes per task.
     """
-    grouped = wordings.by_question(texts.augmented)
-    items = []
-    for seed in {seed.question_id: seed for seed in texts.localised(seeds) if seed.distribution}.values():
-        asked = wordings.held_out(grouped[seed.question_id], held_out_from)
-        part: Part = "held_out_wording"
-        if seed.question_id in left_out:
-            part = "held_out_question"
-            asked = [wordings.Wording(seed.question_id, seed.question_id, seed.question), *asked]
-        items += [
-            Item(w.wording_id, part, seed.culture, seed.question_id,
-                 prompts.survey_prompt(w.text, seed.options, texts.book), tuple(seed.options),
-                 survey.mode(seed.distribution), seed.distribution)
-            for w in asked
-        ]
-    return items
-
-
-def task_items(culture: str) -> list[Item]:
-    """The small classification set of a culture that ships with the package; empty when it has none."""
-    return [
-        Item(i.item_id, "task", culture, i.task, tasks.prompt(i), tasks.LABELS, i.label, {})
-        for i in tasks.bundled("test", culture)
-    ]
-
-
-def ability_items(culture: str, count: int, seed: int) -> list[Item]:
-    """Arithmetic, the general ability that fine-tuning should leave alone."""
-    return [
-        Item(f"arithmetic-{n}", "ability", culture, "arithmetic", question, ability.ANSWERS, answer, {})
-        for n, (question, answer) in enumerate(ability.items(count, seed))
-    ]
-
-
-def predict(model, tokenizer, items: Sequence[Item], system: str,
-            system_prompts: Mapping[str, str], batch_size: int) -> list[Prediction]:
-    """The answers of one system. ``model`` is a peft model: its adapter is switched off for base and persona.
-
-    ``system_prompts`` name each culture; one without gets the neutral prompt, as the base system always does.
-    """
-    from culturellm_utils.scoring import label_probabilities  # loads torch, which the figures do not need
-
-    chats = []
-    for item in items:
-        named = system_prompts.get(item.culture, "") if system != "base" else ""
-        chats.append(prompts.chat(named or prompts.NEUTRAL, item.user))
-    with nullcontext() if system == "adapter" else model.disable_adapter():
-        found = label_probabilities(model, tokenizer, chats, [item.labels for item in items], batch_size)
-    return [
-        Prediction(
-            item_id=item.item_id, part=item.part, culture=item.culture, system=system, question_id=item.question_id,
-            messages=chat, probabilities={label: round(p, 6) for label, p in probabilities.items()},
-            reply=(answer := survey.mode(probabilities)), label=answer, gold=item.gold,
-            gold_distribution=dict(item.gold_distribution),
-        )
-        for item, chat, probabilities in zip(items, chats, found, strict=True)
-    ]
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, item in enumerate(items):
+        groups[item.part, item.culture, item.question_id if item.part == "task" else ""].append(place)
+    made: dict[int, Prediction] = {}
+    for places in groups.values():
+        asked = [items[place] for place in places]
+        chats = [framings[i.culture].chat(system, i.user) if i.culture in framings
+                 else prompts.chat(prompts.NEUTRAL, i.user) for i in asked]
+        answers = answerer.answer(chats, [item.labels for item in asked])
+        for place, item, chat, answer in zip(places, asked, chats, answers, strict=True):
+            made[place] = Prediction(
+                item_id=item.item_id, part=item.part, culture=item.culture, system=system,
+                question_id=item.question_id, messages=chat, reply=answer.reply, label=answer.label, gold=item.gold,
+                probabilities={label: round(p, 6) for label, p in answer.probabilities.items()},
+                gold_distribution=dict(item.gold_distribution),
+            )
+    return [made[place] for place in range(len(items))]
 
 
 def values(predictions: Sequence[Prediction], metric: str) -> list[float]:
@@ -147,48 +104,92 @@ def with_bounds(predictions: Sequence[Prediction],
     return made
 
 
-def score(predictions: Sequence[Prediction], samples: int, seed: int) -> list[dict]:
-    """Every figure: part, culture, system, metric, value, 95% interval, n, clusters, and its baselines (the same
-    figure of the bounds and of the base model)."""
-    grouped: dict[tuple[str, str, str], list[Prediction]] = defaultdict(list)
-    for row in predictions:
-        grouped[row.part, row.culture, row.system].append(row)
+def ceilings(seeds: Sequence[Seed], items: Sequence[Item], samples: int, seed: int) -> list[dict]:
+    """Figures of the human split-half ceiling, like those of a system, on the questions of a culture's ``items``."""
+    people = alignment.respondents(seeds)
     rows = []
-    for (part, culture, system), group in grouped.items():
-        clusters = [p.question_id if part in SURVEY_PARTS else p.item_id for p in group]
-        metrics = ["accuracy", "js_similarity", "emd"] if part in SURVEY_PARTS else ["accuracy"]
+    for part in SURVEY_PARTS:
+        asked = {item.question_id: people[item.question_id] for item in items if item.part == part}
+        for metric in ("accuracy", "js_similarity", "emd") if asked else ():
+            estimate = alignment.ceiling(asked, metric, SPLITS, samples, seed)
+            rows.append({"part": part, "culture": seeds[0].culture, "system": "split_half", "task": "",
+                         "metric": metric, **asdict(estimate), "baselines": {}})
+    return rows
+
+
+def paper_scores(predictions: Sequence[Prediction], sets: Sequence[TaskSet]) -> list[dict]:
+    """Macro-F1 of the adapter's replies to the released sets as the released evaluator reads them, and what each of its
+    defects does to it (``released.defect_effects``)."""
+    rows = []
+    for found in sets:
+        gold = {row.item_id: row.file_label for row in found.items}
+        answered = [p for p in predictions if (p.part, p.system, p.culture, p.question_id)
+                    == ("task", "adapter", found.task.culture, found.task.task)]
+        if answered and found.task.paper_parser:
+            effects = defect_effects(found.task, [gold[p.item_id] for p in answered], [p.reply for p in answered])
+            rows.append({"culture": found.task.culture, "task": found.task.task, "n": len(answered), **effects})
+    return rows
+
+
+def score(predictions: Sequence[Prediction], samples: int, seed: int,
+          unsound: Collection[tuple[str, str]] = ()) -> list[dict]:
+    """Every figure: part, culture, system, task, metric, value, 95% interval, n, clusters, and its baselines (the same
+    figure of the bounds and of the base model).
+
+    ``task`` names the classification set or the ability ("" for survey parts). Averages over a culture's sets are
+    given with and without the ``unsound`` ones (culture and task), which cannot carry a claim.
+    """
+    grouped: dict[tuple[str, str, str, str], list[Prediction]] = defaultdict(list)
+    for row in predictions:
+        grouped[row.part, row.culture, row.system, "" if row.part in OPINION_PARTS else row.question_id].append(row)
+    rows = []
+    draws: dict[tuple[str, str, str, str], dict[str, np.ndarray]] = defaultdict(dict)
+    for (part, culture, system, task), group in grouped.items():
+        key = {"part": part, "culture": culture, "system": system, "task": task}
+        clusters = [p.question_id if part in OPINION_PARTS else p.item_id for p in group]
+        metrics = ["accuracy", "js_similarity", "emd"] if part in OPINION_PARTS else ["accuracy"]
         for metric in metrics:
-            found = _accuracy_of_chance(group, metric, system)
-            estimate = alignment.bootstrap(found, clusters, samples, seed)
-            rows.append({"part": part, "culture": culture, "system": system, "metric": metric, **asdict(estimate)})
+            estimate = alignment.bootstrap(_values(group, metric, system), clusters, samples, seed)
+            rows.append(key | {"metric": metric, **asdict(estimate)})
         if part == "task":
-            rows.append({"part": part, "culture": culture, "system": system, "metric": "macro_f1",
-                         **asdict(macro_f1(group, samples, seed))})
-    level = {(r["part"], r["culture"], r["metric"], r["system"]): r["value"] for r in rows}
+            invalid = alignment.bootstrap([float(p.label is None) for p in group], clusters, samples, seed)
+            rows.append(key | {"metric": "invalid_rate", **asdict(invalid)})
+            for metric, found in _labels(group).items():
+                # A seed of its own, or the resamples of a culture's sets would move together.
+                drawn = classification.macro_f1_draws([p.gold for p in group], found, list(group[0].probabilities),
+                                                      samples, [seed, len(draws[part, culture, system, metric])])
+                draws[part, culture, system, metric][task] = drawn
+                rows.append(key | {"metric": metric, **asdict(_estimate(drawn, len(group), len(group)))})
+    for (part, culture, system, metric), by_task in draws.items():
+        sound = {name for name in by_task if (culture, name) not in unsound}
+        for task, chosen in ((ALL_SETS, set(by_task)), (SOUND_SETS, sound)):
+            if chosen:
+                mean = np.mean([by_task[name] for name in sorted(chosen)], axis=0)
+                n = sum(len(grouped[part, culture, system, name]) for name in chosen)
+                rows.append({"part": part, "culture": culture, "system": system, "task": task, "metric": metric,
+                             **asdict(_estimate(mean, n, len(chosen)))})
+    level = {(r["part"], r["culture"], r["task"], r["metric"], r["system"]): r["value"] for r in rows}
     for row in rows:
-        key = row["part"], row["culture"], row["metric"]
+        key = row["part"], row["culture"], row["task"], row["metric"]
         row["baselines"] = {name: level[*key, name] for name in ("uniform", "majority", "base")
                             if (*key, name) in level and name != row["system"]}
     return rows
 
 
-def _accuracy_of_chance(group: Sequence[Prediction], metric: str, system: str) -> list[float]:
+def _values(group: Sequence[Prediction], metric: str, system: str) -> list[float]:
     if system == "uniform" and metric == "accuracy":  # a fair guess has no label of its own: its expectation counts
         return [p.probabilities[p.gold] for p in group]
     return values(group, metric)
 
 
-def macro_f1(predictions: Sequence[Prediction], samples: int, seed: int) -> Estimate:
-    """Macro-F1 over the labels of a task (scikit-learn's definition, a class without items or answers counts 0)."""
-    labels = list(predictions[0].probabilities)
-    gold = np.array([labels.index(p.gold) for p in predictions])
-    found = np.array([labels.index(p.label) if p.label in labels else len(labels) for p in predictions])
-    value = f1_score(gold, found, labels=range(len(labels)), average="macro", zero_division=0)
-    picks = np.random.default_rng(seed).integers(0, len(gold), (samples, len(gold)))
-    scores = np.zeros(samples)
-    for label in range(len(labels)):
-        right = ((gold == label) & (found == label))[picks].sum(1)
-        total = (gold == label)[picks].sum(1) + (found == label)[picks].sum(1)
-        scores += 2 * right / np.maximum(total, 1) / len(labels)
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), len(gold), len(gold))
+def _labels(group: Sequence[Prediction]) -> dict[str, list[str | None]]:
+    """The labels that count for macro-F1 as they came, and after batch calibration."""
+    calibrated = classification.batch_calibrated([p.probabilities for p in group])
+    return {"macro_f1": [p.label for p in group],
+            "macro_f1_calibrated": [None if p.label is None else survey.mode(found)
+                                    for p, found in zip(group, calibrated, strict=True)]}
+
+
+def _estimate(drawn: np.ndarray, n: int, clusters: int) -> Estimate:
+    low, high = np.quantile(drawn[1:], [0.025, 0.975])
+    return Estimate(float(drawn[0]), float(low), float(high), n, clusters)

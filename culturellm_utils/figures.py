@@ -16,8 +16,8 @@ from IPython.display import HTML, DisplayHandle, Markdown, display
 from matplotlib.axes import Axes
 
 PALETTE = sns.color_palette("colorblind")
-COLORS = {"base": PALETTE[7], "persona": PALETTE[1], "adapter": PALETTE[0], "one": PALETTE[2],
-          "wrong culture": PALETTE[3]}
+COLORS = {"base": PALETTE[7], "persona": PALETTE[1], "context": PALETTE[4], "third_person": PALETTE[5],
+          "adapter": PALETTE[0], "one": PALETTE[2], "wrong culture": PALETTE[3]}
 
 
 def style() -> None:

@@ -30,6 +30,7 @@ class Culture(BaseModel):
     countries: list[Country]
     culture_language: str
     prompt_name: str
+    culture_context: str = ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Across cultures: every system side by side, who speaks for whom, and what can be claimed.
+"""Across cultures: every system side by side, who speaks for whom, and what can be claimed about survey answers.
 
-Reads what 01 and 05 wrote, and no model. A row of the comparison::
+Reads what 01 and 05 wrote, and no model. What fine-tuning did besides is side_effects.py's. A row of the comparison::
 
     culture  part              metric    system         value   low    high    n  clusters  p
     korean   held_out_wording  accuracy  wrong culture  0.458  0.36   0.56   702        40  0.002
@@ -17,20 +17,30 @@ import pandas as pd
 from culturellm_utils import alignment, evaluation
 from culturellm_utils.parameters import ONE, Summary
 from culturellm_utils.records import Prediction, Seed, read_json, read_rows
+from culturellm_utils.systems import ABLATIONS, PROMPTED
 
 WRONG = "wrong culture"
 OWN = "adapter"
-SYSTEMS = ("uniform", "majority", "base", "persona", WRONG, ONE, OWN)
+#: What needs no model; their figures come from 05.
+BOUNDS = ("uniform", "majority", "split_half")
+#: Everything that a culture's own adapter is held against, and that adapter.
+RIVALS = (*PROMPTED, *ABLATIONS.values(), WRONG, ONE, OWN)
+PARTS = (*evaluation.SURVEY_PARTS, "held_out_country")
 METRICS = ("accuracy", "js_similarity", "emd")
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the study's cultures and models wrote: seeds by culture, predictions by model, scores by model."""
+    """What the study's cultures and models wrote: seeds by culture, predictions by model, and what ``scores.json`` of
+    each model holds (``figures``, ``stability``, ``tasks``, ``released``, ``win_rates``)."""
 
     seeds: dict[str, list[Seed]]
     predictions: dict[str, list[Prediction]]
-    scores: dict[str, list[dict]]
+    scores: dict[str, dict[str, list[dict]]]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the lists of ``scores.json``, of all models, each row with its ``model``."""
+        return pd.DataFrame([row | {"model": model} for model, found in self.scores.items() for row in found[name]])
 
 
 def load(knobs: Summary) -> Results:
@@ -39,13 +49,13 @@ def load(knobs: Summary) -> Results:
     return Results(
         {name: read_rows(knobs.folder(name) / "seeds.jsonl", Seed) for name in knobs.cultures},
         {name: read_rows(knobs.folder(name) / "predictions.jsonl", Prediction) for name in models},
-        {name: read_json(knobs.folder(name) / "scores.json")["figures"] for name in models},
+        {name: read_json(knobs.folder(name) / "scores.json") for name in models},
     )
 
 
 def item_values(results: Results, culture: str, part: str, metric: str) -> tuple[pd.DataFrame, pd.Series]:
-    """One row per item of a culture and one column per answerer: ``base``, ``persona``, and the adapter of each
-    model under its name; and the question of each item (its cluster). Only items that a column answered."""
+    """One row per item of a culture and one column per answerer: ``base`` and the other systems of its model, and the
+    adapter of each model under its name; and the question of each item (its cluster). NaN where it was not asked."""
     columns: dict[str, dict[str, float]] = {}
     questions: dict[str, str] = {}
     for model, predictions in results.predictions.items():
@@ -63,14 +73,14 @@ def item_values(results: Results, culture: str, part: str, metric: str) -> tuple
 
 
 def compare(results: Results, samples: int, seed: int) -> pd.DataFrame:
-    """Every system on every culture's held-out wordings and questions, with 95% interval and corrected p-value.
+    """Every system on every culture's held-out wordings, questions and country, with 95% interval and corrected p.
 
     ``wrong culture`` is the mean over the adapters of all other cultures (on the held-out templates alone, which every
     adapter was asked); the bounds come from the scores of 05. Correction is within each part and metric.
     """
     rows = []
     for culture in results.seeds:
-        for part in evaluation.SURVEY_PARTS:
+        for part in PARTS:
             for metric in METRICS:
                 rows += _compare_one(results, culture, part, metric, samples, seed)
     table = pd.DataFrame(rows)
@@ -89,9 +99,9 @@ def _compare_one(results: Results, culture: str, part: str, metric: str, samples
     table = table.rename(columns={culture: OWN})
     key = {"culture": culture, "part": part, "metric": metric}
     rows = [key | {name: row[name] for name in ("system", "value", "low", "high", "n", "clusters")} | {"p": np.nan}
-            for row in results.scores[culture]
-            if row["system"] in ("uniform", "majority") and all(row[name] == value for name, value in key.items())]
-    for system in SYSTEMS:
+            for row in results.scores[culture]["figures"]
+            if row["system"] in BOUNDS and all(row[name] == value for name, value in key.items())]
+    for system in RIVALS:
         if system in table:
             pairs = table[[system, OWN]].loc[:, lambda t: ~t.columns.duplicated()].dropna()
             estimate = alignment.bootstrap(pairs[system], clusters[pairs.index], samples, seed)
@@ -133,31 +143,25 @@ def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def forgetting(results: Results) -> pd.DataFrame:
-    """General ability before (``base``) and after (``adapter``) fine-tuning, by model, with intervals."""
-    rows = [row | {"model": model} for model, scores in results.scores.items() for row in scores
-            if row["part"] == "ability" and row["system"] in ("base", OWN)]
-    columns = ["model", "system", "value", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=[*columns, "culture"])[columns]
+def collapse(results: Results, system: str, samples: int, seed: int) -> alignment.Collapse:
+    """Whether the answers of ``system`` (each culture's own adapter, or the persona prompt as a control) have collapsed
+    to a common mean, on held-out wordings of the questions that all cultures share."""
+    answers = {name: alignment.pooled((p.question_id, p.probabilities) for p in results.predictions[name]
+                                      if (p.culture, p.part, p.system) == (name, "held_out_wording", system))
+               for name in results.seeds}
+    people = {name: {seed.question_id: seed.distribution for seed in rows if seed.distribution}
+              for name, rows in results.seeds.items()}
+    return alignment.collapse(answers, people, samples, seed)
 
 
-def task_scores(results: Results) -> pd.DataFrame:
-    """Macro-F1 on the small classification sets, by culture: base, persona, adapter, One."""
+def own_minus(results: Results, rival: str, samples: int, seed: int) -> pd.DataFrame:
+    """Own adapter minus ``rival`` (a column of :func:`item_values`) on held-out wordings: accuracy difference with
+    interval."""
     rows = []
-    for model, scores in results.scores.items():
-        for row in scores:
-            if row["metric"] == "macro_f1" and (model == row["culture"] or row["system"] == OWN):
-                rows.append(row | {"system": ONE if model == ONE else row["system"]})
-    columns = ["culture", "system", "value", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def own_minus(comparison: pd.DataFrame, results: Results, rival: str, samples: int, seed: int) -> pd.DataFrame:
-    """Own adapter minus ``rival`` (base, persona or one) on held-out wordings: accuracy difference with interval."""
-    rows = []
-    for culture in comparison["culture"].unique():
+    for culture in results.seeds:
         table, clusters = item_values(results, culture, "held_out_wording", "accuracy")
         if rival in table:
-            estimate = alignment.bootstrap(table[culture] - table[rival], clusters, samples, seed)
+            both = table[[culture, rival]].dropna()
+            estimate = alignment.difference(both[culture], both[rival], clusters[both.index], samples, seed)
             rows.append({"culture": culture, **asdict(estimate)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["culture", "value", "low", "high", "n", "clusters"])

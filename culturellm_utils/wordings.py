@@ -138,6 +138,16 @@ def by_question(augmented: Iterable[Augmented]) -> dict[str, list[Augmented]]:
     return grouped
 
 
+def but_last_country(seeds: Sequence[Seed]) -> list[Seed]:
+    """Of ``country_seeds.jsonl`` what is trained on when the last country is held out."""
+    return [seed for seed in seeds if seed.countries != seeds[-1].countries]
+
+
+def of_last_country(seeds: Sequence[Seed]) -> list[Seed]:
+    """Of ``country_seeds.jsonl`` the answers of the last country alone."""
+    return [seed for seed in seeds if seed.countries == seeds[-1].countries]
+
+
 def ask(seed: Seed, wording: Wording, system: str, book: Phrasebook = ENGLISH) -> list[Message]:
     """System and user turn that ask ``wording`` with the seed's scale."""
     return prompts.chat(system, prompts.survey_prompt(wording.text, seed.options, book))
