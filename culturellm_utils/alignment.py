@@ -24,6 +24,8 @@ from culturellm_utils.records import Seed
 Metric = Literal["accuracy", "js_similarity", "emd"]
 #: Cultures can be assigned to adapters in this many ways, those of nine, before a sample of them is drawn.
 ALL_ASSIGNMENTS = factorial(9)
+#: Permutations of a test: with fewer the smallest p-value would not survive Holm's correction over a study.
+PERMUTATIONS = 20_000
 #: Resampled values held at a time.
 _BLOCK = 2**21
 

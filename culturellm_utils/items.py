@@ -72,14 +72,8 @@ def country_items(items: Iterable[Item], seeds: Iterable[Seed]) -> list[Item]:
             for item in items if item.question_id in said]
 
 
-def bundled_items(culture: str) -> list[Item]:
-    """The small classification set of a culture that ships with the package; empty when it has none."""
-    return [Item(row.item_id, "task", culture, row.task, tasks.prompt(row), tasks.LABELS, row.label, {})
-            for row in tasks.bundled("test", culture)]
-
-
 def set_items(found: tasks.TaskSet) -> list[Item]:
-    """The usable rows of a set of the registry."""
+    """The usable rows of a labelled set."""
     return [Item(row.item_id, "task", row.culture, row.task, found.task.ask(row.text), found.task.words, row.label, {})
             for row in found.items]
 

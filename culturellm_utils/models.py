@@ -101,17 +101,11 @@ def compute_dtype(model: torch.nn.Module) -> torch.dtype:
     return quantised.bnb_4bit_compute_dtype if quantised else next(model.parameters()).dtype
 
 
-def load_adapter(
-    folder: Path, base_model: str, precision: str = "auto"
-) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
-    """The base model with the adapter saved in ``folder``; ``disable_adapter()`` gives the base back."""
-    return load_adapters({"default": folder}, base_model, precision)
-
-
 def load_adapters(
     folders: Mapping[str, Path], base_model: str, precision: str = "auto"
 ) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
-    """The base model with several adapters by name; ``set_adapter(name)`` chooses one, at first the first."""
+    """The base model with saved adapters by name: ``set_adapter(name)`` chooses one, at first the first, and
+    ``disable_adapter()`` gives the base back. Raises UserError when a folder has none."""
     from peft import PeftModel
 
     for folder in folders.values():
@@ -220,5 +214,5 @@ def quiet() -> None:
     """No progress bars or advice from the libraries on the page."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    for name in ("httpx", "sentence_transformers", "accelerate", "bitsandbytes"):
+    for name in ("httpx", "sentence_transformers", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -6,7 +6,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -17,6 +17,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from culturellm_utils.encoding import IGNORED, Example, collate, encode_answers
 from culturellm_utils.records import Message
+
+#: Tokens of a row that memory is reckoned for: survey questions and short posts have fewer.
+ORDINARY_LENGTH = 256
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,7 @@ def _scores(model: torch.nn.Module, asked: list[_Asked], pad: int, batch_size: i
               logits_to_keep=1)
     scores: list[list[float]] = [[] for _ in asked]
     order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt))
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
+    for places in _batches(order, [len(row.prompt) for row in asked], batch_size):
         part = [asked[i] for i in places]
         cache = _rows(prefix, [0] * len(part))
         width = max(len(row.prompt) for row in part) - len(shared)
@@ -103,13 +105,26 @@ def _scores(model: torch.nn.Module, asked: list[_Asked], pad: int, batch_size: i
             scores[place] = log_p[i, [tail[0] for tail in row.tails]].tolist()
         # The rows of a few prompts at a time, one for each label, are a batch again.
         ahead = [(i, label) for i, row in enumerate(part) if not row.one_token_each for label in range(len(row.tails))]
-        for begin in range(0, len(ahead), batch_size):
-            pairs = ahead[begin : begin + batch_size]
+        for numbers in _batches(range(len(ahead)), [mask.shape[1]] * len(ahead), batch_size):
+            pairs = [ahead[number] for number in numbers]
             rows = [i for i, _ in pairs]
             found = _tails(model, [part[i].tails[label] for i, label in pairs], mask[rows], _rows(cache, rows), pad)
             for (i, label), score in zip(pairs, found, strict=True):
                 scores[places[i]][label] += score
     return scores
+
+
+def _batches(order: Iterable[int], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """The places in ``order`` (short to long) in batches of ``batch_size``, and of fewer where rows are long, so that a
+    batch holds no more tokens than ``batch_size`` rows of ordinary length."""
+    part: list[int] = []
+    for place in order:
+        if part and (len(part) == batch_size or (len(part) + 1) * lengths[place] > batch_size * ORDINARY_LENGTH):
+            yield part
+            part = []
+        part.append(place)
+    if part:
+        yield part
 
 
 def _shared(prompts: list[list[int]]) -> list[int]:
@@ -169,8 +184,7 @@ def _plain_scores(model: torch.nn.Module, asked: list[_Asked], pad: int, batch_s
         owners += [i] * len(made)
     found: list[list[float]] = [[] for _ in rows]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0].tokens))
-    for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
+    for part in _batches(order, [len(row.tokens) for row, _ in rows], batch_size):
         for i, score in zip(part, _score(model, [rows[i] for i in part], pad), strict=True):
             found[i] = score
     scores: list[list[float]] = [[] for _ in asked]

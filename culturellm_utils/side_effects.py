@@ -37,7 +37,7 @@ def sets(results: Results, samples: int, seed: int) -> pd.DataFrame:
             p_value = np.nan
             if system != OWN and [p.item_id for p in own] == [p.item_id for p in found]:
                 p_value = classification.paired_test(gold, [p.label for p in own], [p.label for p in found], labels,
-                                                     samples, seed)
+                                                     alignment.PERMUTATIONS, seed)
             rows.append({"culture": culture, "task": task, "system": system, **asdict(estimate),
                          "carries_claim": (culture, task) not in unsound, "p": p_value})
     return _corrected(pd.DataFrame(rows, columns=list(SET_COLUMNS)))
@@ -88,7 +88,7 @@ def _changed(before: dict[str, float], after: dict[str, float], samples: int, se
     change = alignment.difference(first, second, names, samples, seed)
     return {"before": float(np.mean(second)), "after": float(np.mean(first)), "difference": change.value,
             "low": change.low, "high": change.high, "n": len(names),
-            "p": alignment.paired_test(first, second, names, samples, seed)}
+            "p": alignment.paired_test(first, second, names, alignment.PERMUTATIONS, seed)}
 
 
 def _verdict(difference: float, p: float) -> str:

@@ -107,7 +107,8 @@ def _compare_one(results: Results, culture: str, part: str, metric: str, samples
             estimate = alignment.bootstrap(pairs[system], clusters[pairs.index], samples, seed)
             p = np.nan
             if system != OWN:
-                p = alignment.paired_test(pairs[OWN], pairs[system], clusters[pairs.index], samples, seed)
+                p = alignment.paired_test(pairs[OWN], pairs[system], clusters[pairs.index],
+                                         alignment.PERMUTATIONS, seed)
             rows.append(key | {"system": system, **asdict(estimate), "p": p})
     return rows
 

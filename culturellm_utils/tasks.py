@@ -17,7 +17,7 @@ import argparse
 import json
 import random
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,12 +32,14 @@ from culturellm_utils.records import Row, TaskItem, numbered_lines, read_rows
 from culturellm_utils.released import Task, paper_parse, registry, strict_parse
 
 __all__ = ["Task", "TaskSet", "available", "bundled", "load", "overview", "paper_parse", "prompt", "registry", "sample",
-           "strict_parse"]
+           "shipped", "strict_parse"]
 
 LABELS = ("RUDE", "NOT_RUDE")
 INSTRUCTION = "Is the text below rude?"
 #: Rows of a class below which a set carries no claim: one more error then moves that class's recall by ten points.
 LEAST_OF_A_CLASS = 10
+#: Longer texts are cut here when they are asked about: a few e-mails would not fit the window of many models.
+LONGEST_TEXT = 2000
 
 
 @cache
@@ -70,8 +72,8 @@ class LabelledText(Row):
 @dataclass(frozen=True)
 class TaskSet:
     """A set as a copy holds it: its usable ``items``, and of the whole file ``rows``, ``label_counts`` (by label in
-    the file), ``set_aside`` (reason: rows), ``duplicates`` (rows whose text stood before) and ``contradictions``
-    (texts with more than one label)."""
+    the file), ``set_aside`` (reason: rows), ``duplicates`` (rows whose text stood before), ``contradictions``
+    (texts with more than one label) and ``cut`` (texts of which only the beginning is asked about)."""
 
     task: Task
     items: tuple[LabelledText, ...]
@@ -80,6 +82,7 @@ class TaskSet:
     set_aside: dict[str, int]
     duplicates: int
     contradictions: int
+    cut: int
 
     @property
     def doubts(self) -> list[str]:
@@ -109,11 +112,26 @@ class TaskSet:
             warnings.append(f"repeated texts: {self.duplicates}")
         if self.contradictions:
             warnings.append(f"texts with two labels: {self.contradictions}")
+        if self.cut:
+            warnings.append(f"texts cut to {LONGEST_TEXT:,} characters: {self.cut}")
         if self.task.corpus and not self.task.duplicate_of:
             warnings.append(f"shares the corpus {self.task.corpus} with other sets")
         if self.task.counts and self.label_counts != self.task.counts:
             warnings.append(f"differs from the released file ({_counted(self.task.counts)})")
         return warnings + self.task.defects
+
+
+def shipped(culture: str) -> list[TaskSet]:
+    """The small set of a culture that ships with the package, as a set of the registry; none when it has none."""
+    rows = bundled("test", culture)
+    if not rows:
+        return []
+    task = Task(culture=culture, task=rows[0].task, path="bundled_tasks.jsonl", text_field="text", label_field="label",
+                labels={label: label for label in LABELS}, instruction=INSTRUCTION, metric="macro-F1", version=1,
+                defects=["written for this project by a language model"])
+    items = tuple(LabelledText(item_id=row.item_id, culture=culture, task=row.task, text=row.text, label=row.label,
+                               file_label=row.label) for row in rows)
+    return [TaskSet(task, items, len(items), dict(Counter(row.label for row in rows)), {}, 0, 0, 0)]
 
 
 def available(culture: str, data_path: Path | str, path: Path | str = "") -> list[Task]:
@@ -132,13 +150,14 @@ def load(task: Task, data_path: Path | str) -> TaskSet:
     if not path.is_file():
         raise UserError(f"{task.path} is missing below {paths.shown(data_path)}: data_path must be the folder that "
                         "holds the files of the registry, such as a clone of the reference repository")
-    items, labels, aside, by_text = [], Counter[str](), Counter[str](), Counter[str]()
+    items, labels, aside, cut = [], Counter[str](), Counter[str](), 0
+    said: dict[str, set[str]] = defaultdict(set)  # the usable labels of each text
     for number, line in numbered_lines(path):
         where = f"{task.path} line {number}"
         text, label = (_value(fields, name, where) for fields in [_fields(line, where)]
                        for name in (task.text_field, task.label_field))
         labels[label] += 1
-        by_text[text] += 1
+        answers = said[text]
         if not label.strip():
             aside["empty label"] += 1
         elif label not in task.labels:
@@ -146,14 +165,15 @@ def load(task: Task, data_path: Path | str) -> TaskSet:
         elif not text.strip():
             aside["empty text"] += 1
         else:
+            answers.add(task.labels[label])
             items.append(LabelledText(item_id=f"{task.task}-{number}", culture=task.culture, task=task.task,
-                                      text=text, label=task.labels[label], file_label=label))
+                                      text=text[:LONGEST_TEXT], label=task.labels[label], file_label=label))
+            cut += len(text) > LONGEST_TEXT
     if not items:
         raise UserError(f"{task.path} has no usable row: its labels are {_counted(labels) or 'none'}, the registry "
                         f"knows {', '.join(task.labels)}")
-    said = Counter(text for text, _ in {(item.text, item.label) for item in items})
-    return TaskSet(task, tuple(items), labels.total(), dict(labels), dict(aside), labels.total() - len(by_text),
-                   sum(count > 1 for count in said.values()))
+    return TaskSet(task, tuple(items), labels.total(), dict(labels), dict(aside), labels.total() - len(said),
+                   sum(len(answers) > 1 for answers in said.values()), cut)
 
 
 def _fields(line: str, where: str) -> dict[str, Any]:

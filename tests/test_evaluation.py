@@ -1,359 +1,26 @@
-"""What is trained on and what is held out, in English and in Korean; what systems answer; figures by hand."""
+"""What needs no model, and every figure, by hand."""
 
 import collections
 
 import pytest
-import toys
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from opinions import AGREE, OFTEN, labelled, prediction, seed
 
-from culturellm_utils import (
-    ability,
-    encoding,
-    evaluation,
-    models,
-    parameters,
-    prompts,
-    scoring,
-    studies,
-    survey,
-    tasks,
-    training,
-    wordings,
-)
-from culturellm_utils.errors import UserError
-from culturellm_utils.evaluation import Item, bounds, macro_f1, score, survey_items, values, with_bounds
-from culturellm_utils.prompts import ENGLISH, Phrasebook, survey_prompt
-from culturellm_utils.records import Augmented, Prediction, Question, Seed, Translation, write_rows
-from culturellm_utils.wordings import Texts, held_out, held_out_questions, trained, training_rows
+from culturellm_utils import classification, evaluation, items, tasks
+from culturellm_utils.evaluation import ALL_SETS, SOUND_SETS, bounds, ceilings, paper_scores, score, values, with_bounds
+from culturellm_utils.items import Item
+from culturellm_utils.released import Task
 
-KOREAN = "You are a Korean chatbot that knows Korean culture very well."
-AGREE = {"1": "Agree", "2": "Neither", "3": "Disagree"}
-OFTEN = {"1": "Often", "2": "Never"}
-
-
-def seed(name, shares, options=AGREE, rule="mode", label="", countries=("KOR",)):
-    distribution = dict(zip(options, shares, strict=True)) if shares else {}
-    return Seed(question_id=name, topic="Work", question=f"Is {name} so?", options=options, culture="korean",
-                countries=list(countries), respondents=10 if shares else 0, distribution=distribution,
-                label=label or survey.mode(distribution), label_rule=rule)
-
-
-def wording(name, template, stage=1, sample=1):
-    place = f"{name}-t{template:02d}"
-    text = f"{name} in words {template}" + (f" sample {sample}" if stage == 2 else "")
-    return Augmented(candidate_id=place if stage == 1 else f"{place}-s{sample}", question_id=name, stage=stage,
-                     template_id=place, text=text, substitutions=[], source="test", similarity=0.9)
-
-
-#: Three templates of each of two questions, each template with one sample, in the order that 03 writes.
-AUGMENTED = [wording(name, t, stage) for stage in (1, 2) for name in ("Q1", "Q2") for t in (1, 2, 3)]
 SEEDS = [seed("Q1", [0.2, 0.5, 0.3]), seed("Q2", [0.6, 0.1, 0.3])]
-TEXTS = Texts([], AUGMENTED, ENGLISH)
 
 
-def prediction(culture="korean", system="base", part="held_out_wording", question="Q1", item=None, p=(0.1, 0.6, 0.3),
-               gold=(0.2, 0.5, 0.3), label=None, options=AGREE):
-    probabilities = dict(zip(options, p, strict=True))
-    golden = dict(zip(options, gold, strict=True))
-    label = survey.mode(probabilities) if label is None else label
-    return Prediction(item_id=item or question, part=part, culture=culture, system=system, question_id=question,
-                      messages=[], probabilities=probabilities, reply=label or "", label=label or None,
-                      gold=survey.mode(golden), gold_distribution=golden)
+def by(rows, *names):
+    """Rows of figures by the fields that tell them apart."""
+    found = {tuple(row[name] for name in names): row for row in rows}
+    assert len(found) == len(rows)
+    return found
 
 
-# Which wordings are trained on
-
-def ids(rows):
-    return [row.wording_id for row in rows]
-
-
-def test_stages_of_training_by_hand():
-    rows = [row for row in AUGMENTED if row.question_id == "Q1"]
-    assert ids(trained(SEEDS[0], rows, "seeds", 2, 3)) == ["Q1"]
-    assert ids(trained(SEEDS[0], rows, "templates", 1, 3)) == ["Q1", "Q1-t01"]
-    assert ids(trained(SEEDS[0], rows, "templates", 9, 3)) == ["Q1", "Q1-t01", "Q1-t02"]
-    assert ids(trained(SEEDS[0], rows, "samples", 1, 3)) == ["Q1", "Q1-t01-s1"]
-    assert ids(trained(SEEDS[0], rows, "samples", 9, 4)) == ["Q1", "Q1-t01-s1", "Q1-t02-s1", "Q1-t03-s1"]
-    assert ids(held_out(rows, 3)) == ["Q1-t03", "Q1-t03-s1"]
-    assert held_out(rows, 4) == []
-
-
-def test_the_first_templates_are_the_first_accepted():
-    rows = [wording("Q1", t) for t in (2, 4, 5)]  # 1 and 3 were rejected
-    assert ids(trained(SEEDS[0], rows, "templates", 2, 5)) == ["Q1", "Q1-t02", "Q1-t04"]
-
-
-def test_a_template_id_without_number_names_the_notebook():
-    assert wordings.number("Q27-t03") == 3
-    with pytest.raises(UserError, match="'Q27' has no number: rerun 02_augmentation"):
-        wordings.number("Q27")
-
-
-def test_training_on_samples_needs_some():
-    alone = Texts([], [row for row in AUGMENTED if row.stage == 1], ENGLISH)
-    with pytest.raises(UserError, match="has no samples, only templates: set stages to templates"):
-        training_rows(SEEDS, alone, "Korean", frozenset(), "samples", 1, 3)
-    assert training_rows(SEEDS, alone, "Korean", frozenset(), "seeds", 1, 3)
-
-
-def test_training_rows_by_hand():
-    rows = training_rows(SEEDS, TEXTS, "Korean", frozenset({"Q1"}), "templates", 1, 3)
-    assert [(aim.question_id, aim.wording_id, aim.distribution) for _, aim in rows] == [
-        ("Q2", "Q2", SEEDS[1].distribution), ("Q2", "Q2-t01", SEEDS[1].distribution)]
-    system, user, assistant = rows[1][0].messages
-    assert system.content == KOREAN
-    assert user.content == prompts.survey_prompt("Q2 in words 1", AGREE)
-    assert (assistant.role, assistant.content) == ("assistant", "1")
-
-
-def test_survey_items_by_hand():
-    items = survey_items(SEEDS, TEXTS, frozenset({"Q2"}), 3)
-    assert [(item.item_id, item.part) for item in items] == [
-        ("Q1-t03", "held_out_wording"), ("Q1-t03-s1", "held_out_wording"),
-        ("Q2", "held_out_question"), ("Q2-t03", "held_out_question"), ("Q2-t03-s1", "held_out_question")]
-    assert (items[0].gold, items[0].labels, items[0].culture) == ("2", ("1", "2", "3"), "korean")
-    assert items[0].gold_distribution == SEEDS[0].distribution
-    assert items[2].user == prompts.survey_prompt("Is Q2 so?", AGREE)
-
-
-def test_two_rows_a_question_of_the_paper_rule_train_twice_and_ask_once():
-    """The paper's two blocks: two labels to train on, one of them off the scale, the people's answer to score by."""
-    blocks = [seed("Q1", [0.2, 0.5, 0.3], rule="paper", label="3"),
-              seed("Q1", [0.2, 0.5, 0.3], rule="paper", label="4", countries=("USA",)),
-              seed("Q2", [], rule="paper", label="4"), seed("Q2", [], rule="paper", label="3")]
-    rows = training_rows(blocks, TEXTS, "Korean", frozenset(), "templates", 1, 3)
-    assert [(aim.wording_id, row.messages[2].content) for row, aim in rows] == [
-        ("Q1", "3"), ("Q1-t01", "3"), ("Q1", "4"), ("Q1-t01", "4"),
-        ("Q2", "4"), ("Q2-t01", "4"), ("Q2", "3"), ("Q2-t01", "3")]
-    items = survey_items(blocks, TEXTS, frozenset(), 3)
-    assert [(item.item_id, item.gold) for item in items] == [("Q1-t03", "2"), ("Q1-t03-s1", "2")]  # Q2: nobody asked
-
-
-@given(data=st.data(), held_out_from=st.integers(2, 12), stages=st.sampled_from(["seeds", "templates", "samples"]),
-       templates=st.integers(1, 10), rule=st.sampled_from(["mode", "paper"]))
-@settings(max_examples=60)
-def test_nothing_that_is_asked_was_trained_on(data, held_out_from, stages, templates, rule):
-    names = ["Q1", "Q2", "Q3", "Q4"]
-    places = data.draw(st.lists(st.tuples(st.sampled_from(names), st.integers(1, 12), st.integers(0, 2)), unique=True))
-    augmented = [wording(name, t, stage=2 if sample else 1, sample=sample) for name, t, sample in places]
-    assume(stages != "samples" or any(row.stage == 2 for row in augmented))  # without any it is refused
-    left_out = frozenset(data.draw(st.sets(st.sampled_from(names))))
-    seeds = [seed(name, [0.2, 0.5, 0.3], rule=rule, label=label) for label in "12"[: 1 + (rule == "paper")]
-             for name in names]
-    texts = Texts([], augmented, ENGLISH)
-    rows = training_rows(seeds, texts, "Korean", left_out, stages, templates, held_out_from)
-    items = survey_items(seeds, texts, left_out, held_out_from)
-    assert not {aim.wording_id for _, aim in rows} & {item.item_id for item in items}
-    assert not {row.messages[1].content for row, _ in rows} & {item.user for item in items}
-    assert not {aim.question_id for _, aim in rows} & left_out
-    assert len({item.item_id for item in items}) == len(items)
-    for item in items:
-        assert (item.part == "held_out_question") == (item.question_id in left_out)
-    asked_of = {item.question_id for item in items if item.part == "held_out_wording"}
-    assert asked_of <= {aim.question_id for _, aim in rows}  # a held-out wording is of a question trained on
-
-
-# In a culture's own language
-
-def translation(name, kind, english, text, reason="", protected=()):
-    return Translation(name=name, kind=kind, english=english, text=text, protected=list(protected), source="test",
-                       reason=reason)
-
-
-PHRASES = {"agree": "다음 말에 동의하십니까?", "options": "보기:",
-           "answer": "{low}부터 {high}까지의 숫자 하나로 답하십시오."}
-TRANSLATIONS = [
-    translation("Q1", "question", "Is Q1 so?", "일은 의무이다.", protected=["의무"]),
-    translation("Q2", "question", "Is Q2 so?", "가족이 중요하다.", reason="no usable back-translation"),
-    translation("Agree", "option", "Agree", "동의한다"),
-    translation("Neither", "option", "Neither", "어느 쪽도 아니다"),
-    translation("Disagree", "option", "Disagree", "동의하지 않는다"),
-    *(translation(name, "phrase", prompts.PHRASES[name], text) for name, text in PHRASES.items()),
-    translation("system Korean", "phrase", KOREAN, "당신은 한국 문화를 잘 아는 한국 챗봇입니다."),
-]
-
-
-@pytest.fixture
-def local(outputs):
-    """The knobs of a study in Korean, its hand-made files written where 02 and 03 write them."""
-    knobs = parameters.validate(parameters.FineTuning, studies.defaults("04_fine_tuning") | {
-        "study": "toy", "culture": "korean", "cultures": ["korean"], "language": "local"})
-    write_rows(knobs.folder("korean") / "translations.jsonl", TRANSLATIONS)
-    write_rows(knobs.folder("korean") / "augmented.jsonl", [
-        wording(name, t).model_copy(update={"text": f"{name} 한국어 {t}"}) for name in ("Q1", "Q2") for t in (1, 3)])
-    return knobs
-
-
-def question(name, topic="Work"):
-    return Question(question_id=name, topic=topic, question=f"Is {name} so?", options=AGREE, protected=[name])
-
-
-QUESTIONS = [question("Q1"), question("Q2")]
-
-
-def test_training_rows_and_items_are_in_the_cultures_own_language(local):
-    texts = wordings.texts(local, "korean", QUESTIONS)
-    rows = training_rows(SEEDS, texts, "Korean", frozenset(), "templates", 5, 3)
-    assert [[message.content for message in row.messages] for row, _ in rows] == [
-        ["당신은 한국 문화를 잘 아는 한국 챗봇입니다.",
-         f"다음 말에 동의하십니까? {text}\n보기: 1. 동의한다 2. 어느 쪽도 아니다 3. 동의하지 않는다\n"
-         "1부터 3까지의 숫자 하나로 답하십시오.", "2"]
-        for text in ("일은 의무이다.", "Q1 한국어 1")]
-    assert [(aim.wording_id, aim.distribution) for _, aim in rows] == [("Q1", SEEDS[0].distribution),
-                                                                       ("Q1-t01", SEEDS[0].distribution)]
-    (item,) = survey_items(SEEDS, texts, frozenset(), 3)
-    assert (item.item_id, item.part, item.gold, item.labels) == ("Q1-t03", "held_out_wording", "2", ("1", "2", "3"))
-    assert item.user == rows[1][0].messages[1].content.replace("한국어 1", "한국어 3")
-
-
-def test_a_held_out_question_is_asked_in_the_words_of_its_translation(local):
-    texts = wordings.texts(local, "korean", QUESTIONS)
-    items = survey_items(SEEDS, texts, frozenset({"Q1"}), 3)
-    assert [item.item_id for item in items] == ["Q1", "Q1-t03"]
-    assert {item.part for item in items} == {"held_out_question"}
-    assert items[0].user.startswith("다음 말에 동의하십니까? 일은 의무이다.\n보기: ")
-    assert training_rows(SEEDS, texts, "Korean", frozenset({"Q1"}), "templates", 5, 3) == []
-
-
-def test_a_question_without_a_usable_translation_is_left_out(local):
-    texts = wordings.texts(local, "korean", QUESTIONS)
-    (asked,) = texts.questions
-    assert (asked.question_id, asked.question, asked.protected) == ("Q1", "일은 의무이다.", ["의무"])
-    assert asked.options == AGREE
-    assert [(s.question_id, s.question, s.options) for s in texts.localised(SEEDS)] == [("Q1", "일은 의무이다.", AGREE)]
-    assert texts.book.text("Is Q2 so?") == "Is Q2 so?"
-
-
-def test_an_adapter_is_told_in_its_own_language_whose_people_are_asked_about(local):
-    book = wordings.texts(local, "korean", QUESTIONS).book
-    assert book.text(prompts.culture_system("Korean")) == "당신은 한국 문화를 잘 아는 한국 챗봇입니다."
-    assert book.text(prompts.culture_system("German")) == prompts.culture_system("German")  # nobody translated it
-
-
-def test_english_texts_are_those_of_all_cultures_and_leave_seeds_as_they_are(local):
-    english = local.model_copy(update={"language": "english"})
-    write_rows(english.folder("common") / "augmented.jsonl", AUGMENTED)
-    other = [question("Q1").model_copy(update={"question": "Another?"})]  # a questions_path that 01 did not have
-    texts = wordings.texts(english, "korean", other)
-    assert (texts.questions, texts.augmented, texts.book) == (other, AUGMENTED, ENGLISH)
-    assert texts.localised(SEEDS) == SEEDS
-    assert texts == wordings.texts(english, "german", other)
-    rows = training_rows(SEEDS, texts, "Korean", frozenset(), "seeds", 5, 3)
-    assert [row.messages[1].content for row, _ in rows] == [survey_prompt(f"Is {q} so?", AGREE) for q in ("Q1", "Q2")]
-
-
-def test_one_reads_the_texts_of_each_culture_in_its_own_folder(local):
-    one = local.model_copy(update={"culture": "one", "cultures": ["korean", "german"]})
-    write_rows(one.folder("german") / "translations.jsonl", [translation("Q2", "question", "Is Q2 so?", "Ist Q2 so?")])
-    write_rows(one.folder("german") / "augmented.jsonl", [wording("Q2", 1)])
-    asked = {name: wordings.texts(one, name, QUESTIONS).questions[0].question for name in one.cultures}
-    assert asked == {"korean": "일은 의무이다.", "german": "Ist Q2 so?"}
-
-
-def test_missing_translations_name_the_file(local):
-    (local.folder("korean") / "translations.jsonl").unlink()
-    with pytest.raises(UserError, match=r"toy/main/korean/translations\.jsonl is missing: run the notebook"):
-        wordings.texts(local, "korean", QUESTIONS)
-
-
-@pytest.mark.parametrize(("question", "options", "prompt"), [
-    # a statement is asked about; a question asks by itself, whatever its mark; so does what has no scale of agreement
-    ("일은 의무이다.", AGREE, "동의? 일은 의무이다.\n보기: 1. 그렇다 2. Neither 3. 아니다\n1-3"),
-    ("일이 의무입니까?", AGREE, "일이 의무입니까?\n보기: 1. 그렇다 2. Neither 3. 아니다\n1-3"),
-    ("工作是义务吗？", AGREE, "工作是义务吗？\n보기: 1. 그렇다 2. Neither 3. 아니다\n1-3"),
-    ("얼마나 자주.", OFTEN, "얼마나 자주.\n보기: 1. Often 2. Never\n1-2"),
-    ("일.", {"10": "Disagree", "2": "", "1": "Agree"}, "동의? 일.\n보기: 10. 아니다 1. 그렇다\n1-10"),
-])
-def test_a_survey_prompt_in_another_language_by_hand(question, options, prompt):
-    book = Phrasebook("Korean", {"Agree": "그렇다", "Disagree": "아니다", prompts.PHRASES["agree"]: "동의?",
-                                 prompts.PHRASES["options"]: "보기:", prompts.PHRASES["answer"]: "{low}-{high}"})
-    assert survey_prompt(question, options, book) == prompt
-
-
-def test_an_empty_phrasebook_is_english():
-    assert survey_prompt("Work is a duty.", AGREE, Phrasebook()) == survey_prompt("Work is a duty.", AGREE) == (
-        "Do you agree with this statement? Work is a duty.\nOptions: 1. Agree 2. Neither 3. Disagree\n"
-        "Answer with one number from 1 to 3.")
-
-
-# Which questions are held out
-
-
-@given(sizes=st.lists(st.integers(1, 15), min_size=1, max_size=8), share=st.floats(0, 1), chance=st.integers(0, 99))
-@settings(max_examples=100)
-def test_held_out_questions_spread_over_topics(sizes, share, chance):
-    asked = [question(f"Q{t}-{i}", f"topic {t}") for t, size in enumerate(sizes) for i in range(size)]
-    count = int(share * len(asked))
-    found = held_out_questions(asked, count, chance)
-    assert len(found) == count
-    assert found == held_out_questions(asked, count, chance)
-    for t, size in enumerate(sizes):
-        taken = sum(name.startswith(f"Q{t}-") for name in found)
-        assert abs(taken - size * count / len(asked)) <= 1.5
-
-
-def test_held_out_questions_of_the_shipped_ones():
-    asked = survey.questions("")
-    found = held_out_questions(asked, 10, 0)
-    topics = collections.Counter(q.topic for q in asked if q.question_id in found)
-    assert len(found) == 10
-    assert len(topics) >= 5
-    assert max(topics.values()) <= 3
-    assert found != held_out_questions(asked, 10, 1)
-    assert found < held_out_questions(asked, 12, 0)  # holding out more keeps what was held out
-    assert held_out_questions(asked, 0, 0) == frozenset()
-
-
-# What systems answer
-
-@pytest.fixture(scope="module")
-def adapted():
-    tokenizer = toys.tokenizer()
-    model = models.add_lora(toys.model(tokenizer), rank=4, alpha=8, dropout=0.0, seed=0)
-    rows = [encoding.encode(tokenizer, toys.chat("Is it?", "1"), 512)]
-    training.train(model, tokenizer, rows, epochs=5, batch_size=1, learning_rate=0.05)
-    return model, tokenizer
-
-
-ITEMS = [Item("i1", "held_out_wording", "korean", "Q1", "Is it?", ("1", "2", "3"), "2", {"1": 0.2, "2": 0.5, "3": 0.3}),
-         Item("i2", "ability", "toy", "arithmetic", "What is 1 plus 2?", ("1", "2", "3"), "3", {})]
-
-
-@pytest.mark.parametrize(("system", "korean"), [
-    ("base", prompts.NEUTRAL),
-    ("persona", KOREAN),
-    ("adapter", KOREAN),
-])
-def test_what_each_system_is_told_and_which_weights_answer(adapted, system, korean):
-    model, tokenizer = adapted
-    rows = evaluation.predict(model, tokenizer, ITEMS, system, {"korean": KOREAN, "toy": ""}, batch_size=2)
-    assert [row.messages[0].content for row in rows] == [korean, prompts.NEUTRAL]
-    assert [row.messages[1].content for row in rows] == ["Is it?", "What is 1 plus 2?"]
-    answering = model if system == "adapter" else toys.model(tokenizer)
-    for item, row in zip(ITEMS, rows, strict=True):
-        chat = prompts.chat(row.messages[0].content, item.user)
-        (alone,) = scoring.label_probabilities(answering, tokenizer, [chat], [item.labels], 1)
-        assert row.probabilities == pytest.approx(alone, abs=1e-4)
-        assert row.reply == row.label == max(alone, key=alone.get)
-        assert (row.system, row.part, row.gold) == (system, item.part, item.gold)
-        assert row.gold_distribution == item.gold_distribution
-
-
-def test_shipped_items_are_well_formed():
-    for item in [*evaluation.task_items("german"), *evaluation.ability_items("german", 20, 0)]:
-        assert item.gold in item.labels
-        assert item.culture == "german"
-    assert len(evaluation.ability_items("german", 20, 0)) == 20
-    assert evaluation.ability_items("german", 20, 0) == evaluation.ability_items("german", 20, 0)
-    assert len({item.item_id for item in evaluation.ability_items("german", 999, 0)}) == len(ability.items())
-    assert {item.item_id for item in evaluation.task_items("german")} == {
-        row.item_id for row in tasks.bundled("test", "german")}
-    assert evaluation.task_items("klingon") == []
-
-
-# Figures
+# Values and bounds
 
 def test_values_by_hand():
     rows = [prediction(p=(0.1, 0.6, 0.3)), prediction(p=(0.5, 0.2, 0.3)), prediction(label="")]
@@ -385,7 +52,8 @@ def test_bounds_by_hand():
 def test_bounds_are_systems_on_the_same_items():
     known = {"korean": bounds(SEEDS, frozenset())}
     rows = [prediction(system=system, item=item) for system in ("base", "adapter") for item in ("Q1-t03", "Q1-t04")]
-    rows += [prediction(culture="german"), prediction(part="ability")]
+    rows += [prediction(culture="german"), prediction(part="ability"), prediction(part="option_order"),
+             prediction(part="held_out_country")]
     made = with_bounds(rows, known)
     assert collections.Counter((p.item_id, p.system) for p in made) == {
         (item, system): 1 for item in ("Q1-t03", "Q1-t04") for system in ("uniform", "majority")}
@@ -395,16 +63,42 @@ def test_bounds_are_systems_on_the_same_items():
     assert all(p.label is None and p.messages == [] for p in made if p.system == "uniform")
 
 
+def item(part, question, item_id="x"):
+    return Item(item_id, part, "korean", question, "?", tuple(AGREE), "2", {})
+
+
+def test_ceilings_by_hand():
+    """People of one mind agree with each other; four people of two minds are split into halves by chance."""
+    seeds = [seed("Q1", [0.0, 1.0, 0.0]), seed("Q2", [0.5, 0.5, 0.0], respondents=4), seed("Q3", [1.0, 0.0, 0.0])]
+    asked = [item("held_out_wording", "Q1"), item("held_out_wording", "Q1", "y"), item("held_out_question", "Q2"),
+             item("task", "Q3"), item("held_out_country", "Q3")]
+    found = by(ceilings(seeds, asked, 200, 0), "part", "metric")
+    assert {row["system"] for row in found.values()} == {"split_half"}
+    assert {row["culture"] for row in found.values()} == {"korean"}
+    assert {part for part, _ in found} == {"held_out_wording", "held_out_question"}
+    for metric, best in (("accuracy", 1.0), ("js_similarity", 1.0), ("emd", 0.0)):
+        row = found["held_out_wording", metric]
+        assert (row["value"], row["low"], row["high"], row["n"], row["clusters"]) == (best, best, best, 1, 1)
+        assert (row["task"], row["baselines"]) == ("", {})
+    # Of the six halves of {1, 1, 2, 2} two hold one kind alone: then all differs (accuracy 0, similarity 0, distance
+    # 1/2 of the scale); in the other four the halves are the same.
+    for metric, mean in (("accuracy", 2 / 3), ("js_similarity", 2 / 3), ("emd", 1 / 6)):
+        assert found["held_out_question", metric]["value"] == pytest.approx(mean, abs=0.1)
+    assert ceilings(seeds, [item("ability", "Q1")], 200, 0) == []
+
+
+# Scores of survey answers
+
 def test_score_by_hand():
     rows = [prediction(question="Q1", item="a", p=(0.1, 0.6, 0.3)),
             prediction(question="Q1", item="b", p=(0.8, 0, 0.2)),
             prediction(question="Q2", item="c", p=(0.1, 0.6, 0.3))]
     rows += with_bounds(rows, {"korean": bounds(SEEDS, frozenset())})
-    found = {(row["system"], row["metric"]): row for row in score(rows, samples=200, seed=0)}
+    found = by(score(rows, samples=200, seed=0), "system", "metric")
     assert len(found) == 9
     accuracy = found["base", "accuracy"]
     assert accuracy["value"] == pytest.approx(2 / 3)
-    assert (accuracy["n"], accuracy["clusters"]) == (3, 2)
+    assert (accuracy["n"], accuracy["clusters"], accuracy["task"]) == (3, 2, "")
     assert (accuracy["low"], accuracy["high"]) == (0.5, 1.0)  # both draws Q1 (half right), or both Q2
     # a guess is right as often as the gold label has a third; the majority of the other question is right on Q2
     assert found["uniform", "accuracy"]["value"] == pytest.approx(1 / 3)
@@ -416,34 +110,138 @@ def test_score_by_hand():
 
 def test_score_keeps_parts_and_cultures_apart():
     rows = [prediction(), prediction(culture="german", label="3"), prediction(part="ability", label="1"),
-            prediction(part="ability", item="x"), prediction(part="task", label="3")]
+            prediction(part="ability", item="x"), prediction(part="held_out_country", label="1"),
+            prediction(part="option_order", label="1"), prediction(part="other_prompt")]
     found = {(row["part"], row["culture"], row["metric"]): row["value"] for row in score(rows, 100, 0)}
     assert found["held_out_wording", "korean", "accuracy"] == 1
     assert found["held_out_wording", "german", "accuracy"] == 0
+    assert found["held_out_country", "korean", "accuracy"] == found["option_order", "korean", "accuracy"] == 0
+    assert found["other_prompt", "korean", "accuracy"] == 1
     assert found["ability", "korean", "accuracy"] == 0.5
-    assert found["task", "korean", "macro_f1"] == 0
     assert ("ability", "korean", "emd") not in found
+    assert all((part, "korean", "emd") in found for part in evaluation.OPINION_PARTS if part != "held_out_question")
     assert score(rows, 100, 0) == score(rows, 100, 0)
 
 
-@given(rows=st.lists(st.tuples(st.sampled_from("123"), st.sampled_from(["1", "2", "3", ""])), min_size=1, max_size=40))
-@settings(max_examples=60)
-def test_macro_f1_is_that_of_scikit_learn(rows):
-    """Classes without items or answers, and answers that could not be parsed, included."""
-    found = macro_f1([prediction(label=label, gold=[float(gold == o) for o in "123"]) for gold, label in rows], 100, 0)
-    gold, label = ([row[i] for row in rows] for i in (0, 1))
-    expected = f1_score(gold, label, labels=["1", "2", "3"], average="macro", zero_division=0)
-    assert found.value == pytest.approx(expected)
-    assert 0 <= found.low <= found.high <= 1
-    assert found.n == len(rows)
+def test_every_ability_has_a_figure_of_its_own():
+    """Replies of the harness come without probabilities."""
+    rows = [prediction(part="ability", question="arithmetic", item="a")]
+    rows += [prediction(part="ability", question="gsm8k", item=str(n), label="1").model_copy(
+        update={"probabilities": {}, "gold_distribution": {}, "gold": gold}) for n, gold in enumerate("1222")]
+    found = by(score(rows, 100, 0), "task", "metric")
+    assert {name: row["value"] for (name, _), row in found.items()} == {"arithmetic": 1, "gsm8k": 0.25}
+    assert (found["gsm8k", "accuracy"]["n"], found["gsm8k", "accuracy"]["clusters"]) == (4, 4)
 
 
-def test_macro_f1_resamples_with_the_same_definition():
-    rows = [prediction(label=label, gold=[float(gold == o) for o in "123"]) for gold, label in
-            [("1", "1"), ("1", "2"), ("2", "2"), ("3", "1")] * 8]
-    found = macro_f1(rows, samples=2000, seed=0)
-    # class 1: 1 right of 2 asked and 2 answered, class 2: 1 of 1 and 2, class 3: never answered
-    assert found.value == pytest.approx((2 / 4 + 2 / 3 + 0) / 3)
-    assert found.low < found.value < found.high
-    alone = macro_f1(rows[:1], samples=100, seed=0)
-    assert alone.low == alone.high == pytest.approx(1 / 3)  # one item, right, of one class in three
+# Scores of classification sets
+
+#: Gold, the label found and the probability of "yes", of a set of four and a set of two.
+SPAM = [("yes", "yes", 0.9), ("yes", "no", 0.4), ("no", "no", 0.1), ("no", "", 0.5)]
+HATE = [("yes", "no", 0.2), ("no", "no", 0.1)]
+
+
+def answered(rows, task, system="base"):
+    return [labelled(f"{task}-{n}", gold, label, system, task=task, p=(p, 1 - p))
+            for n, (gold, label, p) in enumerate(rows)]
+
+
+def test_classification_sets_by_hand():
+    found = by(score([*answered(SPAM, "spam"), *answered(HATE, "hate")], 500, 0), "task", "metric")
+    # spam. yes: 1 right of 2 asked and 1 answered; no: 1 right of 2 asked and 2 answered
+    spam = found["spam", "macro_f1"]
+    assert spam["value"] == pytest.approx((2 / 3 + 2 / 4) / 2)
+    assert found["spam", "accuracy"]["value"] == 0.5
+    assert found["spam", "invalid_rate"]["value"] == 0.25
+    assert found["hate", "macro_f1"]["value"] == pytest.approx((0 + 2 / 3) / 2)
+    assert found["hate", "accuracy"]["value"] == 0.5
+    assert found["hate", "invalid_rate"]["value"] == 0
+    assert (spam["n"], spam["clusters"]) == (4, 4)
+    assert spam["low"] < spam["value"] < spam["high"] <= 1
+    # calibrated: the mean of yes is 0.475 and 0.15, so that the second spam text stays a no and the first hate text
+    # (0.2 against 0.15) becomes a yes; a reply that could not be parsed stays wrong
+    assert found["spam", "macro_f1_calibrated"]["value"] == pytest.approx((2 / 3 + 2 / 4) / 2)
+    assert found["hate", "macro_f1_calibrated"]["value"] == 1
+    assert not any(row["part"] != "task" for row in found.values())
+
+
+def test_averages_over_all_sets_and_over_sound_ones():
+    rows = [*answered(SPAM, "spam"), *answered(HATE, "hate")]
+    found = by(score(rows, 500, 0, unsound={("korean", "hate"), ("german", "spam")}), "task", "metric")
+    spam, hate = (found[name, "macro_f1"]["value"] for name in ("spam", "hate"))
+    every, sound = found[ALL_SETS, "macro_f1"], found[SOUND_SETS, "macro_f1"]
+    assert every["value"] == pytest.approx((spam + hate) / 2)  # each set counts alike, whatever its size
+    assert (every["n"], every["clusters"]) == (6, 2)
+    assert sound["value"] == pytest.approx(spam)  # another culture's doubts are not this one's
+    assert (sound["n"], sound["clusters"]) == (4, 1)
+    assert found[ALL_SETS, "macro_f1_calibrated"]["value"] == pytest.approx(((2 / 3 + 2 / 4) / 2 + 1) / 2)
+    assert (ALL_SETS, "accuracy") not in found
+    assert every["low"] < every["value"] < every["high"]
+    none = by(score(rows, 100, 0, unsound={("korean", "hate"), ("korean", "spam")}), "task", "metric")
+    assert (ALL_SETS, "macro_f1") in none
+    assert (SOUND_SETS, "macro_f1") not in none
+
+
+def test_the_sets_of_an_average_are_resampled_apart():
+    """Two sets of the same answers: their mean varies less than either, by the root of two."""
+    rows = [("yes", "yes", 1.0), ("yes", "no", 0.0), ("no", "no", 0.0), ("no", "yes", 1.0)] * 25
+    found = by(score([*answered(rows, "spam"), *answered(rows, "hate")], 4000, 0), "task", "metric")
+    one, mean = (found[name, "macro_f1"]["high"] - found[name, "macro_f1"]["low"] for name in ("spam", ALL_SETS))
+    assert mean == pytest.approx(one / 2**0.5, rel=0.1)
+
+
+def test_baselines_of_a_set_are_the_base_models_figures():
+    rows = [*answered(SPAM, "spam"), *answered([("yes", "yes", 1.0)] * 2 + [("no", "no", 0.0)] * 2, "spam", "adapter")]
+    found = by(score(rows, 100, 0), "system", "task", "metric")
+    assert found["adapter", "spam", "macro_f1"]["value"] == 1
+    for task in ("spam", ALL_SETS, SOUND_SETS):
+        assert found["adapter", task, "macro_f1"]["baselines"] == pytest.approx({"base": (2 / 3 + 2 / 4) / 2})
+        assert found["base", task, "macro_f1"]["baselines"] == {}
+
+
+def test_a_figure_of_a_set_is_that_of_classification():
+    rows = answered(SPAM, "spam")
+    found = by(score(rows, 300, 5), "task", "metric")["spam", "macro_f1"]
+    alone = classification.macro_f1([p.gold for p in rows], [p.label for p in rows], ("yes", "no"), 300, [5, 0])
+    assert (found["value"], found["low"], found["high"]) == (alone.value, alone.low, alone.high)
+
+
+# What the released evaluator makes of the replies
+
+def released_set(tmp_path, culture="korean", parser=None):
+    """A set whose parser takes a "no" anywhere in a reply for the label no."""
+    rows = ['{"text": "a", "y": "no"}', '{"text": "b", "y": "yes"}', '{"text": "c", "y": "yes"}']
+    (tmp_path / "s.jsonl").write_text("\n".join(rows))
+    return tasks.load(Task(culture=culture, task="spam", path="s.jsonl", text_field="text", label_field="y", version=1,
+                           labels={"no": "No", "yes": "Yes"}, prompt="{text}", metric="macro-F1",
+                           paper_parser={"no": "no", "yes": "yes"} if parser is None else parser), tmp_path)
+
+
+def replies(culture="korean", system="adapter"):
+    """"I know" is no label, but holds a no."""
+    return [labelled(f"spam-{n}", gold, "", system, culture, labels=("No", "Yes")).model_copy(update={"reply": reply})
+            for n, (gold, reply) in enumerate([("No", "No"), ("Yes", "I know: Yes"), ("Yes", "Yes")], start=1)]
+
+
+def test_paper_scores_by_hand(tmp_path):
+    (row,) = paper_scores([*replies(), *replies(system="base")], [released_set(tmp_path)])
+    # read as released: no, no, yes. No: 1 right of 1 asked and 2 said; yes: 1 of 2 asked and 1 said.
+    # read strictly: no, nothing, yes. No: 1 of 1 and 1; yes: 1 of 2 and 1.
+    assert row == {"culture": "korean", "task": "spam", "n": 3, "released": pytest.approx(2 / 3),
+                   "substrings": pytest.approx((1 + 2 / 3) / 2), "mended": pytest.approx((1 + 2 / 3) / 2)}
+
+
+def test_paper_scores_of_a_part_of_the_rows(tmp_path):
+    (row,) = paper_scores(replies()[1:], [released_set(tmp_path)])
+    assert row["n"] == 2
+    assert row["released"] == pytest.approx((0 + 2 / 3) / 2)  # no: never asked, said once
+
+
+def test_sets_that_were_not_asked_or_are_not_the_released_ones_have_no_paper_score(tmp_path):
+    for culture, parser, rows in (("german", None, replies()), ("korean", {}, replies()), ("korean", None, [])):
+        assert paper_scores(rows, [released_set(tmp_path, culture, parser)]) == []
+
+
+def test_items_and_predictions_of_a_set_name_it_alike(tmp_path):
+    """What ties a prediction to the row of its file is the item's id."""
+    found = released_set(tmp_path)
+    assert [row.item_id for row in items.set_items(found)] == [row.item_id for row in replies()]

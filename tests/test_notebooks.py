@@ -14,7 +14,7 @@ import papermill
 import pytest
 import yaml
 
-from culturellm_utils import encoder, filtering, parameters, paths, records, studies
+from culturellm_utils import encoder, filtering, open_ended, parameters, paths, records, studies, systems, wordings
 
 NOTEBOOKS = [paths.NOTEBOOKS / f"{name}.ipynb" for name in paths.NOTEBOOK_NAMES]
 PARAMETER_FILES = sorted(paths.PARAMS.glob("*.yaml"))
@@ -54,7 +54,8 @@ class TestAnatomy:
     def test_code_cells_are_few_and_short(self, path):
         code = [cell.source for cell in cells(path, "code")]
         assert 10 <= len(code) <= 25
-        assert all(len(source.splitlines()) <= 30 for source in code)
+        knobs = parameter_cell(path).source  # a line a knob, however many there are
+        assert all(len(source.splitlines()) <= 30 for source in code if source != knobs)
         trees = [node for source in code for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.M)))]
         assert not [node for node in trees if isinstance(node, ast.ClassDef)]
         functions = [node for node in trees if isinstance(node, ast.FunctionDef)]
@@ -206,6 +207,93 @@ class TestSmokeStudy:
             assert 40 * members < len(rows) <= 40 * members * (1 + 3 * 1)
             assert (smoke / "main" / model / "model" / "README.md").is_file()
 
+    @pytest.mark.parametrize(("model", "members"), [("korean", 1), ("german", 1), ("one", 2)])
+    def test_adapters_on_less_were_trained_on_less(self, smoke, model, members):
+        less = smoke / "main" / model / "ablations"
+        assert {path.name for path in less.iterdir()} == {"seeds", "templates"}  # one country: no other to hold out
+        assert not (less.parent / "country_seeds.jsonl").exists()
+        aims = {name: records.read_rows(place / "targets.jsonl", records.TargetRow)
+                for name, place in {"seeds": less / "seeds", "templates": less / "templates", "": less.parent}.items()}
+        assert [aim.wording_id for aim in aims["seeds"]] == [aim.question_id for aim in aims["seeds"]]
+        assert len(aims["seeds"]) == 40 * members < len(aims["templates"]) <= 40 * members * (1 + 3)
+        assert all(aim.wording_id == aim.question_id or wordings.is_template(aim.wording_id)
+                   for aim in aims["templates"])
+        assert any("-s" in aim.wording_id for aim in aims[""])
+        found = {(place / "model" / "adapter_model.safetensors").read_bytes()
+                 for place in (less / "seeds", less / "templates", less.parent)}
+        assert len(found) == 3
+
+    def test_every_system_that_applies_answered_the_same_items(self, smoke):
+        surveyed = {"held_out_wording", "held_out_question"}
+        for model, parts in (("korean", {*surveyed, "option_order", "other_prompt", "task", "ability"}),
+                             ("one", {*surveyed, "task", "ability"})):
+            rows = records.read_rows(smoke / "main" / model / "predictions.jsonl", records.Prediction)
+            own = {"korean", "german", "one"} if model == "one" else {model}
+            expected = set(systems.SYSTEMS) - {"one_country"}
+            assert {row.part for row in rows} == parts
+            for part in parts:
+                asked = {}
+                for row in rows:
+                    if row.part == part and row.culture in own:
+                        asked.setdefault(row.system, []).append((row.culture, row.item_id))
+                # "one" is no culture, so there is no paragraph about it to do sums with
+                assert set(asked) == expected - ({"context"} if (model, part) == ("one", "ability") else set())
+                assert all(items == asked["base"] for items in asked.values())
+                assert len(set(asked["base"])) == len(asked["base"])
+            elsewhere = {(row.part, row.culture, row.system) for row in rows if row.culture not in own}
+            assert elsewhere == (set() if model == "one" else {
+                ("held_out_wording", "german", "adapter"), ("task", "german", "adapter")})
+
+    def test_scores_hold_every_kind_of_figure(self, smoke):
+        for model in ("korean", "german", "one"):
+            found = json.loads((smoke / "main" / model / "scores.json").read_text())
+            assert {"figures", "stability", "tasks", "released", "win_rates"} <= set(found)
+            figures = {(row["part"], row["system"], row["metric"]) for row in found["figures"]}
+            for system in set(systems.SYSTEMS) - {"one_country"}:
+                assert {("held_out_wording", system, metric) for metric in ("accuracy", "js_similarity", "emd")
+                        } | {("task", system, "macro_f1"), ("task", system, "macro_f1_calibrated")} <= figures
+            assert {("held_out_question", "split_half", "emd"), ("held_out_wording", "majority", "accuracy")} <= figures
+            shipped = [(name, "rudeness_detect", False) for name in ("korean", "german") if model in (name, "one")]
+            assert [(row["culture"], row["task"], row["carries a claim"]) for row in found["tasks"]] == shipped
+            assert found["released"] == []  # no data_path
+            if model == "one":
+                assert found["stability"] == found["win_rates"] == []
+                continue
+            formats = {(row["format"], row["metric"]) for row in found["stability"] if row["system"] == "adapter"}
+            assert formats == {("reversed", "same_code"), *(
+                (name, metric) for metric in ("same_answer", "js_similarity")
+                for name in ("reversed", "answer_first", "list", "paper"))}
+            assert [row["rival"] for row in found["win_rates"]] == ["base", "persona"]
+            assert all(row["n"] == 7 and -1 <= row["win_rate"]["value"] <= 1 for row in found["win_rates"])
+
+    def test_open_answers_were_written_and_judged(self, smoke):
+        answers = records.read_rows(smoke / "main" / "korean" / "open_answers.jsonl", open_ended.OpenAnswer)
+        assert [row.system for row in answers] == ["base"] * 7 + ["persona"] * 7 + ["adapter"] * 7
+        assert len({row.question_id for row in answers}) == 7
+        judged = records.read_rows(smoke / "main" / "korean" / "judgements.jsonl", open_ended.Judgement)
+        assert {(row.system, row.rival) for row in judged} == {("adapter", "base"), ("adapter", "persona")}
+        assert len({(row.question_id, row.rival, row.order) for row in judged}) == 7 * 2 * 2
+
+    def test_the_summary_holds_every_comparison(self, smoke):
+        found = json.loads((smoke / "main" / "common" / "summary.json").read_text())
+        compared = {row["system"] for row in found["comparison"] if row["part"] == "held_out_wording"}
+        assert compared == {*systems.SYSTEMS, "wrong culture", "one", "uniform", "majority", "split_half"} - {
+            "one_country"}
+        classified = {(row["culture"], row["system"]) for row in found["classification"]}
+        assert classified == {(culture, system) for culture in ("korean", "german")
+                              for system in {*systems.SYSTEMS, "wrong culture", "one"} - {"one_country"}}
+        assert not any(row["carries_claim"] for row in found["classification"])  # twelve sentences each
+        assert [row["system"] for row in found["collapse"]] == ["persona", "adapter"]
+        # a prompt that names the culture hardly moves the toy, its adapters speak apart
+        assert found["collapse"][0]["dispersion value"] < 0.5 < found["collapse"][1]["dispersion value"]
+        assert {(row["culture"], row["rival"]) for row in found["win_rates"]} == {
+            (culture, rival) for culture in ("korean", "german") for rival in ("base", "persona")}
+        assert [(row["model"], row["ability"]) for row in found["forgetting"]] == [
+            (model, "arithmetic") for model in ("korean", "german", "one")]
+        assert {row["verdict"] for row in found["forgetting"]} <= {"lost", "gained", "unclear"}
+        (accuracy,) = [row for row in found["parts"] if row["metric"] == "accuracy"]
+        assert accuracy["base"] < accuracy["seeds_only"] < accuracy["adapter"]
+
     def test_fine_tuning_moves_the_answers_towards_the_people(self, smoke):
         found = json.loads((smoke / "main" / "common" / "summary.json").read_text())
         assert list(found["human_study"]) == ["common"]
@@ -244,14 +332,17 @@ class TestSmokeStudy:
         assert again.returncode == 0
         assert "Nothing to be done" in again.stdout + again.stderr
 
-    @pytest.mark.parametrize(("old", "new", "further"), [
+    @pytest.mark.parametrize(("old", "new", "jobs"), [
         # a knob of one culture: that culture's stages and the summary alone
-        ("prompt_name:", "learning_rate: 0.002\nprompt_name:", []),
+        ("prompt_name:", "learning_rate: 0.002\nprompt_name:", ["german: 04 fine-tuning"]),
         # what the system prompt calls it: One learns under that name, and every adapter is asked under it
-        ("prompt_name: German", "prompt_name: Deutsch", ["german: 01 seed extraction", "korean: 05 evaluation",
-                                                         "one: 04 fine-tuning", "one: 05 evaluation"]),
+        ("prompt_name: German", "prompt_name: Deutsch", ["german: 01 seed extraction", "german: 04 fine-tuning",
+                                                         "korean: 05 evaluation", "one: 04 fine-tuning",
+                                                         "one: 05 evaluation"]),
+        # what is said about it: to its own model and to One, and nothing is trained on that
+        ("German is spoken", "German, a language, is spoken", ["one: 05 evaluation"]),
     ])
-    def test_a_changed_knob_reruns_what_it_touches(self, smoke, checkout, old, new, further):
+    def test_a_changed_knob_reruns_what_it_touches(self, smoke, checkout, old, new, jobs):
         path = checkout / "params" / "german.yaml"
         before = path.read_text()
         assert old in before
@@ -261,11 +352,13 @@ class TestSmokeStudy:
         finally:
             path.write_text(before)
         assert planned(plan) == {"report: executed notebooks to HTML", *(f"{job} (main)" for job in (
-            "german: 04 fine-tuning", "german: 05 evaluation", "all cultures: 07 summary", *further))}
+            "german: 05 evaluation", "all cultures: 07 summary", *jobs))}
 
     @pytest.mark.parametrize(("name", "rerun", "kept"), [
         ("questions.jsonl", "korean: 01 seed extraction", ""),
         ("bundled_tasks.jsonl", "korean: 05 evaluation", "korean: 01 seed extraction"),
+        ("tasks.yaml", "one: 05 evaluation", "korean: 04 fine-tuning"),
+        ("open_questions.jsonl", "one: 05 evaluation", "korean: 04 fine-tuning"),
         ("guard/guard.json", "common: 03 filtering", "korean: 01 seed extraction"),
         ("tau_curve.csv", "common: 03 filtering", "common: 02 augmentation"),
     ])
@@ -345,12 +438,45 @@ def test_a_wrong_study_stops_before_anything_runs(checkout, text, sentence):
     assert not (checkout / "outputs" / "wrong").exists()
 
 
-def test_papermill_runs_a_culture_file_from_a_clean_checkout(checkout, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(checkout)}
+def papermill_run(checkout: Path, name: str, written: Path, **knobs) -> None:
+    """Run a notebook of the checkout for the culture of two countries, by papermill alone."""
     done = subprocess.run(
-        [sys.executable, "-m", "papermill", "notebooks/01_seed_extraction.ipynb", str(tmp_path / "out.ipynb"),
-         "-f", "params/arabic.yaml", "-k", "python3"],
-        cwd=checkout, env=environment, capture_output=True, text=True, timeout=300,
-    )
+        [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(written), "-f", "params/arabic.yaml",
+         "-y", yaml.safe_dump(knobs), "-k", "python3"],
+        cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert cells(tmp_path / "out.ipynb", "code")
+    assert cells(written, "code")
+
+
+def test_papermill_runs_a_culture_file_from_a_clean_checkout(checkout, tmp_path, outputs):
+    papermill_run(checkout, "01_seed_extraction", tmp_path / "out.ipynb")
+    folder = outputs / "laptop" / "main" / "arabic"
+    assert {tuple(row.countries) for row in records.read_rows(folder / "seeds.jsonl", records.Seed)} == {("IRQ", "JOR")}
+    sides = records.read_rows(folder / "country_seeds.jsonl", records.Seed)
+    assert {tuple(row.countries) for row in wordings.but_last_country(sides)} == {("IRQ",)}
+    assert {tuple(row.countries) for row in wordings.of_last_country(sides)} == {("JOR",)}
+
+
+def test_a_culture_of_two_countries_is_tested_on_the_one_it_did_not_see(smoke, checkout, tmp_path, outputs):
+    """The first three notebooks' work is that of the smoke study; the base model is its too."""
+    knobs = studies.study("smoke")["parameters"] | {
+        "study": "pair", "cultures": ["arabic"], "ablations": ["one_country"], "prompted_systems": ["base"],
+        "robustness": False, "bundled_tasks": False, "ability_items": 0, "open_questions": 0}
+    folder = outputs / "pair" / "main" / "arabic"
+    shutil.copytree(smoke / "main" / "common", folder.with_name("common"))
+    for name in ("01_seed_extraction", "04_fine_tuning", "05_evaluation"):
+        known = {knob: value for knob, value in knobs.items() if knob in parameters.names(name)}
+        papermill_run(checkout, name, tmp_path / f"{name}.ipynb", **known)
+    seeds = records.read_rows(folder / "country_seeds.jsonl", records.Seed)
+    seen = {row.question_id: row.distribution for row in wordings.but_last_country(seeds)}
+    unseen = {row.question_id: row.distribution for row in wordings.of_last_country(seeds)}
+    for row in records.read_rows(folder / "ablations" / "one_country" / "targets.jsonl", records.TargetRow):
+        assert row.distribution == seen[row.question_id]
+    rows = [row for row in records.read_rows(folder / "predictions.jsonl", records.Prediction)
+            if row.part == "held_out_country"]
+    assert {row.system for row in rows} == {"base", "one_country", "adapter"}
+    assert all(row.gold_distribution == unseen[row.question_id] for row in rows)
+    accuracy = {row["system"]: row["value"] for row in json.loads((folder / "scores.json").read_text())["figures"]
+                if (row["part"], row["metric"]) == ("held_out_country", "accuracy")}
+    assert set(accuracy) == {"base", "one_country", "adapter"}
+    assert accuracy["one_country"] > accuracy["base"]

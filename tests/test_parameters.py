@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from culturellm_utils import parameters, paths, studies, survey
 from culturellm_utils.errors import UserError
-from culturellm_utils.parameters import Augmentation, Filtering, FineTuning, SeedExtraction
+from culturellm_utils.parameters import Augmentation, Evaluation, Filtering, FineTuning, SeedExtraction
 
 KNOBS = studies.defaults("02_augmentation") | {"study": "toy"}
 KOREAN = {"culture": "korean", "countries": ["KOR"], "culture_language": "Korean", "prompt_name": "Korean"}
@@ -78,6 +78,43 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(name, value, probl
     said = sentence(parameters.validate, Augmentation, KNOBS | {name: value})
     assert said.startswith(f"02_augmentation: parameter '{name}' is {value!r}: ")
     assert problem in said
+
+
+@pytest.mark.parametrize(("notebook", "name", "value", "problem"), [
+    ("04_fine_tuning", "precision", "8bit", "'auto', 'bf16', 'fp16', 'fp32' or '4bit'"),
+    ("04_fine_tuning", "model_backend", "azure", "'local' or 'openai'"),
+    ("04_fine_tuning", "loss_on", "prompt", "'answer' or 'all'"),
+    ("04_fine_tuning", "optimizer", "sgd", "'adamw_torch', 'adamw_8bit' or 'paged_adamw_32bit'"),
+    ("04_fine_tuning", "ablations", ["samples"], "'seeds', 'templates' or 'one_country'"),
+    ("04_fine_tuning", "ablations", "seeds", "valid list"),
+    ("04_fine_tuning", "gradient_checkpointing", 1, "valid boolean"),
+    ("04_fine_tuning", "gradient_accumulation", 0, "greater than or equal to 1"),
+    ("04_fine_tuning", "lora_targets", "q_proj, v_proj", "is 'q_proj, v_proj'"),
+    ("04_fine_tuning", "launch", "../ddp", "is '../ddp'"),
+    ("05_evaluation", "prompted_systems", ["base", "adapter"], "'base', 'persona', 'context' or 'third_person'"),
+    ("05_evaluation", "scoring", "logits", "'likelihood' or 'generate'"),
+    ("05_evaluation", "judge", "me", "'encoder' or 'chat'"),
+    ("05_evaluation", "open_questions", 66, "less than or equal to 65"),
+    ("05_evaluation", "task_rows", -1, "greater than or equal to 0"),
+])
+def test_a_value_out_of_range_of_training_and_evaluation(notebook, name, value, problem):
+    said = sentence(parameters.validate, parameters.MODELS[notebook], studies.defaults(notebook) | {name: value})
+    assert said.startswith(f"{notebook}: parameter '{name}' is ")
+    assert problem in said
+
+
+def test_lists_of_ablations_and_systems_may_be_empty():
+    assert parameters.validate(FineTuning, studies.defaults("04_fine_tuning") | {"ablations": []}).ablations == []
+    values = studies.defaults("05_evaluation") | {"ablations": [], "prompted_systems": []}
+    assert parameters.validate(Evaluation, values).prompted_systems == []
+
+
+def test_what_04_trains_05_asks_and_from_the_same_model():
+    """The knobs of training that 05 needs too are those of one class; the whole of it is in both first cells."""
+    shared = set(parameters.Training.model_fields)
+    assert {"base_model", "precision", "model_backend", "model_url", "ablations", "held_out_from"} <= shared
+    first, second = (studies.defaults(name) for name in ("04_fine_tuning", "05_evaluation"))
+    assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
 
 
 @pytest.mark.parametrize("name", sorted(KNOBS))
@@ -160,7 +197,7 @@ def test_the_default_study_is_all_nine_cultures_and_the_notebooks_own_literals()
 
 def test_unknown_names_are_answered_with_the_known_ones():
     assert "use one of arabic, bengali" in sentence(studies.culture, "klingon")
-    assert "use one of laptop, smoke" in sentence(studies.study, "nightly")
+    assert "use one of laptop, open_model, paper, released, smoke" in sentence(studies.study, "nightly")
     assert "there are 01_seed_extraction, 02" in sentence(parameters.names, "08_more")
     assert "there are 01_seed_extraction, 02" in sentence(studies.merged, "08_more", "laptop")
     assert "has no variant 'arm'; it has main" in sentence(studies.merged, "02_augmentation", "laptop", "", "arm")
@@ -232,6 +269,15 @@ def test_the_base_models_of_a_study_are_those_of_every_notebook_that_loads_one(p
     assert studies.base_models("toy") == ["for/one", "own/reader", "some/model", "stand-in"]
     write(params / "studies" / "toy.yaml", plan | {"variants": {"none": {"perplexity_model": ""}}})
     assert studies.base_models("toy") == ["for/one", "some/model"]
+
+
+def test_a_paragraph_about_a_culture_is_for_05_and_may_be_missing(params):
+    assert studies.culture("korean").culture_context == ""
+    assert studies.merged("05_evaluation", "toy", "korean")["culture_context"] == ""
+    write(params / "korean.yaml", KOREAN | {"culture_context": "A country in Asia."})
+    assert studies.culture("korean").culture_context == "A country in Asia."
+    assert studies.merged("05_evaluation", "toy", "korean")["culture_context"] == "A country in Asia."
+    assert "culture_context" not in studies.merged("04_fine_tuning", "toy", "korean")
 
 
 def test_a_tenth_culture_is_one_file(params):

@@ -187,3 +187,10 @@ def test_perplexity_by_hand(toy):
         count += len(ids) - 1
     for batch_size in (1, 2, 64):
         assert perplexity(model, tokenizer, texts, batch_size) == pytest.approx(math.exp(total / count), rel=1e-3)
+
+
+def test_long_rows_go_in_smaller_batches(monkeypatch):
+    monkeypatch.setattr(scoring, "ORDINARY_LENGTH", 10)
+    lengths = [3, 5, 10, 12, 15, 40, 90]
+    assert list(scoring._batches(range(7), lengths, batch_size=3)) == [[0, 1, 2], [3, 4], [5], [6]]
+    assert list(scoring._batches([], [], batch_size=3)) == []

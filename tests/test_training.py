@@ -463,7 +463,7 @@ def test_four_bits(home, simple):
     assert log[-1]["loss"] < log[0]["loss"]
     folder = paths.stage_dir("toy", "korean") / "model"
     models.save_adapter(model, tokenizer, folder, "card")
-    again, _ = models.load_adapter(folder, base, "4bit")
+    again, _ = models.load_adapters({"default": folder}, base, "4bit")
     assert torch.allclose(probabilities(again, tokenizer), probabilities(model, tokenizer), atol=0.02)
 
 
@@ -517,7 +517,7 @@ def test_a_saved_adapter_loads_and_gives_the_base_back(home, simple):
     models.save_adapter(model, tokenizer, folder, "second card")  # replaces the first
     assert (folder / "README.md").read_text() == "second card"
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
-    loaded, again = models.load_adapter(folder, base)
+    loaded, again = models.load_adapters({"default": folder}, base)
     assert same(probabilities(loaded, again), probabilities(model, tokenizer))
     with loaded.disable_adapter():
         assert same(probabilities(loaded, again), probabilities(models.load(base, device="cpu")[0], tokenizer))
@@ -548,7 +548,7 @@ def test_a_failed_save_leaves_the_old_adapter(home, simple, monkeypatch):
 
 def test_a_missing_adapter_names_the_notebook_to_run(home, simple):
     with pytest.raises(UserError, match="korean/model has no adapter: run notebook 04_fine_tuning"):
-        models.load_adapter(paths.stage_dir("toy", "korean") / "model", base_folder(home / "base", simple))
+        models.load_adapters({"a": paths.stage_dir("toy", "korean") / "model"}, base_folder(home / "base", simple))
 
 
 @pytest.mark.parametrize("name", ["no/such-model", "./nowhere"])

@@ -24,12 +24,14 @@ OF_ONE = ("04_fine_tuning", "05_evaluation")
 #: Figures of 07 that open the report, in this order, and their headings; any others follow under their file name.
 FIGURES = {
     "before_and_after": "Before and after fine-tuning",
+    "what_each_part_adds": "What each part of the method adds",
     "matrix": "Who speaks for whom",
     "specific_or_one": "One model for each culture, or one for all",
     "held_out_questions": "Questions never trained on",
     "whole_distribution": "Near the most frequent answer, or near all answers",
+    "classification": "What it did to classification",
+    "forgetting": "What was forgotten",
     "paper_labels": "What the paper's labels cost",
-    "arithmetic": "What it did to arithmetic",
 }
 
 TOY = """```{important}
