@@ -161,8 +161,9 @@ def test_p_values_of_abilities_are_corrected():
 
 
 def test_an_ability_is_compared_on_items_that_both_were_asked():
-    table = side_effects.abilities(results({"korean": [*solved(4, "base", count=8), *solved(4, "adapter", count=4)]}),
-                                   200, 0)
+    more = prediction(system="adapter", part="ability", question="arithmetic", item="another", label="1")
+    rows = [*solved(4, "base", count=8), *solved(4, "adapter", count=4), more]
+    table = side_effects.abilities(results({"korean": rows}), 200, 0)
     assert table[["before", "after", "n"]].to_numpy().tolist() == [[1, 1, 4]]
 
 
