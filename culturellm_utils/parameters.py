@@ -182,6 +182,14 @@ class Evaluation(Training, Chat):
     bootstrap_samples: int = Field(ge=100, le=100000)
 
 
+    @field_validator("prompted_systems")
+    @classmethod
+    def _base(cls, value: list[str]) -> list[str]:
+        if not {"base", "persona"} <= set(value):
+            raise ValueError("base and persona must be among them: every adapter is held against both")
+        return value
+
+
 class HumanStudy(Worded):
     questions_path: str
     pairs: int = Field(ge=1, le=10000)
@@ -249,8 +257,11 @@ def _sentence(notebook: str, model: type[Knobs], error: ValidationError) -> str:
         return f"{notebook} needs the parameter '{name}': set it in the first cell"
     message = problem["msg"].removeprefix("Value error, ")
     if "pattern" in message:
-        message = ("use ISO alpha-3 codes such as KOR" if name == "countries"
-                   else "use lowercase letters, digits, '-' and '_'")
+        message = {
+            "countries": "use ISO alpha-3 codes such as KOR",
+            "lora_targets": "write all-linear, or names of layers with commas between them: q_proj,v_proj",
+            "launch": "write the name of a file in params/profiles/ without its ending, or nothing",
+        }.get(name, "use lowercase letters, digits, '-' and '_'")
     return f"{notebook}: parameter '{name}' is {problem['input']!r}: {message}"
 
 

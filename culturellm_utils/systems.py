@@ -10,6 +10,7 @@ from pathlib import Path
 from culturellm_utils import answerers, paths, prompts, remote
 from culturellm_utils.answerers import Kept, Local, Remote
 from culturellm_utils.client import Show, quiet
+from culturellm_utils.errors import UserError
 from culturellm_utils.items import Item
 from culturellm_utils.parameters import Evaluation
 from culturellm_utils.prompts import ENGLISH, Phrasebook
@@ -55,13 +56,16 @@ def line_up(knobs: Evaluation, folder: Path, show: Show = quiet) -> dict[str, Ke
     """What answers as each system of :data:`SYSTEMS` that the parameters name, in that order; answers are kept on disk.
 
     ``folder`` is the culture's: its ``model/``, and those of its ``ablations/`` that 04 trained. Raises UserError when
-    there is no model.
+    there is no model, or it cannot be asked what the parameters want.
     """
     tuned = {system: folder / "ablations" / name / "model" for name, system in ABLATIONS.items()
              if name in knobs.ablations}
     tuned = {system: place for system, place in tuned.items() if place.is_dir()} | {"adapter": folder / "model"}
     prompted = [system for system in PROMPTED if system in knobs.prompted_systems]
     if knobs.model_backend == "openai":
+        if knobs.harness_items:
+            raise UserError("harness_items: BBH and GSM8K are asked of models that are loaded here: set it to 0 with "
+                            "model_backend openai")
         asked = dict.fromkeys(prompted, knobs.base_model)
         asked |= {system: remote.load(place.parent).model for system, place in tuned.items()}
         made = {name: Remote(knobs, name, knobs.model_url, knobs.scoring, show) for name in set(asked.values())}

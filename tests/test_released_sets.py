@@ -26,8 +26,10 @@ def answered(sets):
     models = {"base": toys.model(tokenizer, seed=1), "adapter": toys.model(tokenizer, seed=2)}
     asked = [item for one in sets for item in items.set_items(one)]
     framings = {name: Framing(name.capitalize()) for name in CULTURES}
-    return [row for system, model in models.items()
-            for row in evaluation.predict(Local(model, tokenizer, system, 16, "likelihood", ""), asked, system, framings)]
+    rows = []
+    for system, model in models.items():
+        rows += evaluation.predict(Local(model, tokenizer, system, 16, "likelihood", ""), asked, system, framings)
+    return rows
 
 
 @pytest.fixture(scope="module")
