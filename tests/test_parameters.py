@@ -103,10 +103,12 @@ def test_a_value_out_of_range_of_training_and_evaluation(notebook, name, value, 
     assert problem in said
 
 
-def test_lists_of_ablations_and_systems_may_be_empty():
+def test_what_may_be_left_out():
     assert parameters.validate(FineTuning, studies.defaults("04_fine_tuning") | {"ablations": []}).ablations == []
-    values = studies.defaults("05_evaluation") | {"ablations": [], "prompted_systems": []}
-    assert parameters.validate(Evaluation, values).prompted_systems == []
+    values = studies.defaults("05_evaluation") | {"ablations": [], "prompted_systems": ["base", "persona"]}
+    assert parameters.validate(Evaluation, values).prompted_systems == ["base", "persona"]
+    with pytest.raises(UserError, match="parameter 'prompted_systems' is .*: base and persona must be among them"):
+        parameters.validate(Evaluation, values | {"prompted_systems": ["base", "context"]})
 
 
 def test_what_04_trains_05_asks_and_from_the_same_model():

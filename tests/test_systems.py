@@ -159,8 +159,8 @@ def test_every_system_answers_with_its_own_weights(trained, own_cache):
 def test_only_what_the_parameters_name_is_lined_up(trained, own_cache):
     few = knobs(base_model=str(trained / "base"), prompted_systems=["persona", "base"], ablations=["templates"])
     assert list(systems.line_up(few, trained / "korean")) == ["base", "persona", "stage_1_only", "adapter"]
-    none = knobs(base_model=str(trained / "base"), prompted_systems=[], ablations=[])
-    assert list(systems.line_up(none, trained / "korean")) == ["adapter"]
+    none = knobs(base_model=str(trained / "base"), prompted_systems=["base", "persona"], ablations=[])
+    assert list(systems.line_up(none, trained / "korean")) == ["base", "persona", "adapter"]
 
 
 def test_answers_are_kept_by_weights_and_prompt(trained, own_cache):
