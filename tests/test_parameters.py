@@ -107,7 +107,7 @@ def test_what_may_be_left_out():
     assert parameters.validate(FineTuning, studies.defaults("04_fine_tuning") | {"ablations": []}).ablations == []
     values = studies.defaults("05_evaluation") | {"ablations": [], "prompted_systems": ["base", "persona"]}
     assert parameters.validate(Evaluation, values).prompted_systems == ["base", "persona"]
-    with pytest.raises(UserError, match="parameter 'prompted_systems' is .*: base and persona must be among them"):
+    with pytest.raises(UserError, match=r"parameter 'prompted_systems' is .*: base and persona must be among them"):
         parameters.validate(Evaluation, values | {"prompted_systems": ["base", "context"]})
 
 
