@@ -460,7 +460,7 @@ def test_papermill_runs_a_culture_file_from_a_clean_checkout(checkout, tmp_path,
 def test_a_culture_of_two_countries_is_tested_on_the_one_it_did_not_see(smoke, checkout, tmp_path, outputs):
     """The first three notebooks' work is that of the smoke study; the base model is its too."""
     knobs = studies.study("smoke")["parameters"] | {
-        "study": "pair", "cultures": ["arabic"], "ablations": ["one_country"], "prompted_systems": ["base"],
+        "study": "pair", "cultures": ["arabic"], "ablations": ["one_country"], "prompted_systems": ["base", "persona"],
         "robustness": False, "bundled_tasks": False, "ability_items": 0, "open_questions": 0}
     folder = outputs / "pair" / "main" / "arabic"
     shutil.copytree(smoke / "main" / "common", folder.with_name("common"))
@@ -474,9 +474,9 @@ def test_a_culture_of_two_countries_is_tested_on_the_one_it_did_not_see(smoke, c
         assert row.distribution == seen[row.question_id]
     rows = [row for row in records.read_rows(folder / "predictions.jsonl", records.Prediction)
             if row.part == "held_out_country"]
-    assert {row.system for row in rows} == {"base", "one_country", "adapter"}
+    assert {row.system for row in rows} == {"base", "persona", "one_country", "adapter"}
     assert all(row.gold_distribution == unseen[row.question_id] for row in rows)
     accuracy = {row["system"]: row["value"] for row in json.loads((folder / "scores.json").read_text())["figures"]
                 if (row["part"], row["metric"]) == ("held_out_country", "accuracy")}
-    assert set(accuracy) == {"base", "one_country", "adapter"}
+    assert set(accuracy) == {"base", "persona", "one_country", "adapter"}
     assert accuracy["one_country"] > accuracy["base"]

@@ -422,8 +422,8 @@ def test_make_passes_a_question_on_as_it_is():
         pytest.skip("there is no make")
     asked = 'Is "this" $HOME, or `that`?'
     script = "python() { printf '%s\\n' \"$@\"; }; "  # the recipe's own words, but for the program
-    recipe = subprocess.run(["make", "-n", "-o", ".venv/ready", "ask", "CULTURE=greek"], cwd=paths.ROOT, text=True,
-                            capture_output=True, check=True).stdout
+    recipe = subprocess.run(["make", "-n", "--no-print-directory", "-o", ".venv/ready", "ask", "CULTURE=greek"],
+                            cwd=paths.ROOT, text=True, capture_output=True, check=True).stdout
     words = subprocess.run(["sh", "-c", script + recipe], env=os.environ | {"QUESTION": asked}, text=True,
                            capture_output=True, check=True).stdout.splitlines()
     assert words[words.index("--question") + 1] == asked
