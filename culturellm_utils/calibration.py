@@ -19,7 +19,7 @@ import pandas as pd
 
 from culturellm_utils import encoder as encoders
 from culturellm_utils.encoder import Encoder
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.filtering import Guards, Judge, filter_pairs
 from culturellm_utils.guard import LABELS, LabelledPair
 from culturellm_utils.records import read_rows, write_text
@@ -63,6 +63,7 @@ def by_label(rows: Sequence[LabelledPair], reasons: Sequence[str]) -> pd.DataFra
     return shares.loc[[label for label in LABELS if label in shares.index]].rename_axis(columns=None).reset_index()
 
 
+@command_line
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m culturellm_utils.calibration", description="Calibrate tau.")
@@ -72,17 +73,13 @@ def main() -> int:
     parser.add_argument("--nli-model", default="", help="NLI cross-encoder as a further guard")
     parser.add_argument("--curve", type=Path, help="write the curve to this CSV file")
     arguments = parser.parse_args()
-    try:
-        rows = read_rows(arguments.pairs, LabelledPair)
-        guard = Guards(not arguments.no_guard, arguments.nli_model)
-        encoder = encoders.load(arguments.encoder)
-        table = curve(rows, encoder, guard)
-        if arguments.curve:
-            write_text(arguments.curve, table.to_csv(index=False, float_format="%.4f"))
-        tau = calibrated(table)
-    except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    rows = read_rows(arguments.pairs, LabelledPair)
+    guard = Guards(not arguments.no_guard, arguments.nli_model)
+    encoder = encoders.load(arguments.encoder)
+    table = curve(rows, encoder, guard)
+    if arguments.curve:
+        write_text(arguments.curve, table.to_csv(index=False, float_format="%.4f"))
+    tau = calibrated(table)
     reasons = [row["reason"] for row in filter_pairs([row.model_dump() for row in rows], encoder, tau, guard)]
     print(by_label(rows, reasons).to_string(index=False, float_format="%.3f"))
     print(table[table["tau"].mul(100).round().astype(int) % 5 == 0].to_string(index=False, float_format="%.3f"))

@@ -20,7 +20,7 @@ import yaml
 
 from culturellm_utils import augmenters, client, encoder, filtering, paper, parameters, records, studies, survey
 from culturellm_utils.augmentation import Writer
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.parameters import Augmentation
 from culturellm_utils.records import Augmented, Question
 
@@ -98,6 +98,7 @@ def _value(name: str, text: str) -> object:
         raise UserError(f"-p {name} '{text}' is no value: put texts with signs into quotes") from None
 
 
+@command_line
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m culturellm_utils.comparison", description="Compare augmenters.")
@@ -107,20 +108,16 @@ def main() -> int:
     parser.add_argument("--perplexity-model", default="", help="add the perplexity under this model")
     parser.add_argument("--output", type=Path, help="write the table to this CSV file")
     arguments = parser.parse_args()
-    try:
-        values = studies.defaults("02_augmentation") | {name: _value(name, text) for name, text in arguments.p}
-        knobs = parameters.validate(Augmentation, values)
-        table, drawn = compare(knobs, survey.questions(knobs.questions_path), filtering.Guards(True),
-                               arguments.per_question)
-        if arguments.perplexity_model:
-            from culturellm_utils import models, scoring
+    values = studies.defaults("02_augmentation") | {name: _value(name, text) for name, text in arguments.p}
+    knobs = parameters.validate(Augmentation, values)
+    table, drawn = compare(knobs, survey.questions(knobs.questions_path), filtering.Guards(True),
+                           arguments.per_question)
+    if arguments.perplexity_model:
+        from culturellm_utils import models, scoring
 
-            reader = models.load(arguments.perplexity_model)
-            table["perplexity"] = [scoring.perplexity(*reader, drawn[name]) if drawn[name] else np.nan
-                                   for name in table["augmenter"]]
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+        reader = models.load(arguments.perplexity_model)
+        table["perplexity"] = [scoring.perplexity(*reader, drawn[name]) if drawn[name] else np.nan
+                               for name in table["augmenter"]]
     if arguments.output:
         records.write_text(arguments.output, table.to_csv(index=False, float_format="%.4f"))
     print(table.to_string(index=False, float_format="%.3f"))

@@ -23,7 +23,7 @@ import pandas as pd
 from culturellm_utils import encoder as encoders
 from culturellm_utils import paths
 from culturellm_utils.encoder import Encoder
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.guard import Entailment, Guard
 from culturellm_utils.records import Augmented, Candidate, Question, Rejected, numbered_lines, write_text
 
@@ -208,6 +208,7 @@ def _line(row: dict) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+@command_line
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m culturellm_utils.filtering", description="Filter paraphrases.")
@@ -218,18 +219,14 @@ def main() -> int:
     parser.add_argument("--no-guard", action="store_true", help="leave the trained (English) guard out")
     parser.add_argument("--nli-model", default="", help="NLI cross-encoder as a further guard: hub name or folder")
     arguments = parser.parse_args()
-    try:
-        rows = filter_pairs(read_pairs(arguments.pairs), encoders.load(arguments.encoder), arguments.tau,
-                            Guards(not arguments.no_guard, arguments.nli_model))
-        text = "".join(map(_line, rows))
-        if arguments.output:
-            write_text(arguments.output, text)
-        else:
-            sys.stdout.buffer.write(text.encode())  # UTF-8 wherever it goes
-            sys.stdout.buffer.flush()
-    except (UserError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    rows = filter_pairs(read_pairs(arguments.pairs), encoders.load(arguments.encoder), arguments.tau,
+                        Guards(not arguments.no_guard, arguments.nli_model))
+    text = "".join(map(_line, rows))
+    if arguments.output:
+        write_text(arguments.output, text)
+    else:
+        sys.stdout.buffer.write(text.encode())  # UTF-8 wherever it goes
+        sys.stdout.buffer.flush()
     print(f"{sum(row['kept'] for row in rows)} of {len(rows)} kept", file=sys.stderr)
     return 0
 

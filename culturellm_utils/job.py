@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from culturellm_utils import encoding, models, paths, provenance, records, training
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.parameters import FineTuning
 from culturellm_utils.records import TargetRow, TrainRow
 
@@ -163,15 +163,13 @@ def _launch(profile: str, folder: Path, show: Show) -> None:
                             f"{process.returncode}: {' / '.join(lines[-5:])}")
 
 
+@command_line
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m culturellm_utils.job", description="Train the job in a folder.")
     parser.add_argument("folder", type=Path, help="a culture's folder that 04_fine_tuning wrote job.json to")
     try:
         train(parser.parse_args().folder, lambda line: print(line, flush=True))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr, flush=True)
-        return 1
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -154,17 +154,9 @@ class OpenAI:
             return error.with_traceback(None)
         status = getattr(error, "status_code", None)
         check = {401: " (check OPENAI_API_KEY)", 404: " (check base_url and chat_model)"}
+        what = protocol.failure(error, self.settings.request_timeout) or f"could not be asked ({type(error).__name__})"
         if isinstance(error, NoReply):
             what = "did not send a chat reply (check base_url, which mostly ends in /v1)"
-        elif isinstance(error, (TimeoutError, openai.APITimeoutError)):
-            what = f"did not answer within {self.settings.request_timeout:g} s"
-        elif isinstance(error, openai.APIConnectionError):
-            what = "cannot be reached, or breaks off"
-        elif status:
-            code = protocol.plain(getattr(error, "code", None))
-            what = f"answered {status}{code and f' ({code})'}"
-        else:
-            what = f"could not be asked ({type(error).__name__})"
         return UserError(f"the chat server at {self.address} {what} for model {self.source}{check.get(status, '')}; "
                          "replies that came are kept, so rerun when it is fixed")
 

@@ -14,6 +14,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import openai
+
 from culturellm_utils.client import Reply, Request
 from culturellm_utils.errors import UserError
 from culturellm_utils.usage import estimated_tokens
@@ -99,6 +101,16 @@ def web_page(address: str) -> UserError:
     """The error when a server sends HTML."""
     return UserError(f"{address} sent a web page instead of a reply: check base_url, which mostly ends in /v1; replies "
                      "that came are kept")
+
+
+def failure(error: Exception, timeout: float) -> str:
+    """What a server did instead of replying within ``timeout`` seconds; "" when the error says nothing of it."""
+    if isinstance(error, (TimeoutError, openai.APITimeoutError)):
+        return f"did not answer within {timeout:g} s"
+    if isinstance(error, openai.APIConnectionError):
+        return "cannot be reached, or breaks off"
+    status, code = getattr(error, "status_code", None), plain(getattr(error, "code", None))
+    return f"answered {status}{code and f' ({code})'}" if status else ""
 
 
 def plain(code: Any) -> str:

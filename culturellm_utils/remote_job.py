@@ -215,15 +215,8 @@ class _Tuning:
         check = {400: " (check base_model: a server fine-tunes only some)", 401: " (check OPENAI_API_KEY)",
                  403: " (the key may not fine-tune)",
                  404: " (check model_url and base_model: not every server fine-tunes)"}
-        if isinstance(error, openai.APITimeoutError):
-            what = f"did not answer within {TIMEOUT:g} s"
-        elif isinstance(error, openai.APIConnectionError):
-            what = "cannot be reached, or breaks off"
-        elif status:
-            code = protocol.plain(getattr(error, "code", None))
-            what = f"answered {status}{code and f' ({code})'}"
-        else:
-            what = f"sent no such reply ({type(error).__name__}: check model_url, which mostly ends in /v1)"
+        what = protocol.failure(error, TIMEOUT) or (
+            f"sent no such reply ({type(error).__name__}: check model_url, which mostly ends in /v1)")
         return UserError(f"the fine-tuning server at {self.address} {what} for model {self.knobs.base_model}"
                          f"{check.get(status, '')}; a job that has started goes on, and a rerun follows it")
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from culturellm_utils import parameters, paths
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, command_line
 
 
 def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
@@ -59,6 +59,7 @@ def _stderr_to(path: Path) -> Iterator[None]:
             os.close(kept)
 
 
+@command_line
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Run one notebook by papermill.")
@@ -67,11 +68,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path, required=True, help="where papermill writes while it runs")
     parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object of parameters to inject")
     arguments = parser.parse_args()
-    try:
-        run(arguments.notebook, arguments.output, arguments.log, arguments.parameters)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    run(arguments.notebook, arguments.output, arguments.log, arguments.parameters)
     return 0
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from culturellm_utils import merging, parameters, paths, serving
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.merging import Show, Target
 
 
@@ -69,6 +69,7 @@ def _card_for(to: str, card: str, whose: Target, source: Path) -> str:
     return re.sub(r"(?<=\| )/[^|]*(?= \|)", lambda path: Path(path[0]).name, card)
 
 
+@command_line
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m culturellm_utils.sharing", description=__doc__.split("\n")[0])
@@ -94,20 +95,16 @@ def main(arguments: list[str] | None = None) -> int:
     given, more = parser.parse_known_args(arguments)
     if more and given.command != "serve":
         parser.error(f"unknown: {' '.join(more)}")
-    try:
-        whose = merging.target(given.study, given.variant, given.culture)
-        if given.command == "export":
-            merging.export(whose)
-        elif given.command == "push":
-            push(whose, given.to, merged=given.merged, public=given.public, stand_in=given.stand_in)
-        elif given.command == "serve":
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the server would live on
-            serving.serve(whose, given.port, more)
-        else:
-            print(serving.described(serving.ask(whose, given.question, given.base_url, given.prompt_name)))
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    whose = merging.target(given.study, given.variant, given.culture)
+    if given.command == "export":
+        merging.export(whose)
+    elif given.command == "push":
+        push(whose, given.to, merged=given.merged, public=given.public, stand_in=given.stand_in)
+    elif given.command == "serve":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the server would live on
+        serving.serve(whose, given.port, more)
+    else:
+        print(serving.described(serving.ask(whose, given.question, given.base_url, given.prompt_name)))
     return 0
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import pandas as pd
 
 from culturellm_utils import paths, prompts
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.records import Row, TaskItem, numbered_lines, read_rows
 from culturellm_utils.released import Task, paper_parse, registry, strict_parse
 
@@ -236,6 +236,7 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{label or '(empty)'} {count}" for label, count in counts.items())
 
 
+@command_line
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m culturellm_utils.tasks",
@@ -244,15 +245,11 @@ def main() -> int:
     parser.add_argument("--tasks-path", default="", help="a registry of your own in the form of data/tasks.yaml")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    try:
-        rows = overview(arguments.data_path, arguments.tasks_path)
-        at_hand = sum(row["state"] == "found" for row in rows)
-        if not at_hand and all(row["state"] == "missing" for row in rows):
-            raise UserError(f"no file of the registry lies below {arguments.data_path}: --data-path must be the folder "
-                            f"that holds {rows[0]['path']}")
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    rows = overview(arguments.data_path, arguments.tasks_path)
+    at_hand = sum(row["state"] == "found" for row in rows)
+    if not at_hand and all(row["state"] == "missing" for row in rows):
+        raise UserError(f"no file of the registry lies below {arguments.data_path}: --data-path must be the folder "
+                        f"that holds {rows[0]['path']}")
     if arguments.json:
         print(json.dumps(rows, ensure_ascii=False, indent=1))
         return 0
