@@ -375,8 +375,13 @@ def test_an_interrupted_run_stops_sending_and_keeps_what_came(server):
 
     server.answer, server.delay = answer, 0.05
     wanted = list(map(str, range(12)))
-    with pytest.raises(KeyboardInterrupt):
-        ask(server, *wanted, max_concurrency=1)
+    # Tests that a shell started in the background were told to ignore interrupts; a person's terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ask(server, *wanted, max_concurrency=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     sent = len(server.prompts)
     assert sent <= 4
     time.sleep(0.1)
