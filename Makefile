@@ -1,5 +1,7 @@
 # Every target sets up .venv by itself when it is missing. STUDY and CULTURES choose what runs:
 #   make report STUDY=smoke          make report CULTURES="korean german"
+# A culture of your own, from an official WVS-7 file:
+#   make culture NAME=greek COUNTRIES=GRC LANGUAGE=Greek WVS=../WVS_Cross-National_Wave_7.csv
 # A culture's model, once its study has run (OPTIONS are those of culturellm_utils/sharing.py):
 #   make serve CULTURE=korean        make ask CULTURE=korean QUESTION="Should people work less?"
 #   make push CULTURE=korean TO=user/name OPTIONS="--merged --public"
@@ -8,7 +10,7 @@ STUDY ?= laptop
 CULTURES ?=
 VARIANT ?= main
 CULTURE ?= korean
-export QUESTION TO
+export QUESTION TO NAME COUNTRIES LANGUAGE WVS
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +19,7 @@ RUN = snakemake --cores $(CORES) --rerun-incomplete --quiet reason host --config
 
 SHARE = python -m culturellm_utils.sharing $(1) --study $(STUDY) --variant $(VARIANT) --culture $(CULTURE)
 
-.PHONY: report smoke test lint lab record export push serve ask clean
+.PHONY: report smoke test lint lab record culture export push serve ask clean
 .DEFAULT_GOAL := report
 
 report: $(VENV)/ready
@@ -44,6 +46,11 @@ record: $(VENV)/ready
 	rm -rf outputs/laptop/record
 	mkdir -p outputs/laptop/record
 	cp -r outputs/laptop/main/common/figures outputs/laptop/main/common/tables outputs/laptop/record/
+
+# Writes params/$NAME.yaml; OPTIONS are those of culturellm_utils/cultures.py.
+culture: $(VENV)/ready
+	@python -m culturellm_utils.cultures --name "$$NAME" --countries "$$COUNTRIES" --language "$$LANGUAGE" \
+		--wvs "$$WVS" $(OPTIONS)
 
 # Adapter and base model merged into outputs/<study>/<variant>/<culture>/merged/.
 export: $(VENV)/ready

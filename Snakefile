@@ -8,17 +8,20 @@ from culturellm_utils import parameters, paths, studies
 STUDY = config.get("study", "laptop")
 PLAN = studies.study(STUDY)
 CULTURES = str(config.get("cultures") or "").split() or PLAN["cultures"]
-MODELS = [*CULTURES, parameters.ONE]
 VARIANTS = list(PLAN["variants"])
+WHOLE = studies.whole(PLAN)  # the variants that run every notebook
+MODELS = {variant: studies.models(PLAN, variant, CULTURES) for variant in VARIANTS}
+HOMES = studies.homes(STUDY, CULTURES)
 OUT = f"{paths.outputs()}/{STUDY}"
 AT = f"{OUT}/{{variant}}"
+COMPARED = f"{OUT}/{parameters.COMPARISON}/{parameters.COMMON}"
 UTILS = "culturellm_utils"
 
 wildcard_constraints:
     variant="|".join(VARIANTS),
     place="|".join([*CULTURES, parameters.COMMON]),
     culture="|".join(CULTURES),
-    model="|".join(MODELS),
+    model="|".join([*CULTURES, parameters.ONE]),
 
 localrules: all
 
@@ -34,7 +37,17 @@ def knobs(notebook):
     def found(wildcards):
         name = wildcards.get("culture") or wildcards.get("model") or wildcards.get("place", "")
         name = "" if name == parameters.COMMON else name
-        return json.dumps(studies.merged(notebook, STUDY, name, wildcards.variant, CULTURES))
+        variant = wildcards.get("variant", parameters.COMPARISON)
+        return json.dumps(studies.merged(notebook, STUDY, name, variant, CULTURES))
+    return found
+
+
+def same(notebook):
+    """The executed copy, in an earlier variant, that was run with the same parameters."""
+    def found(wildcards):
+        folder = wildcards.get("culture") or wildcards.get("model") or wildcards.get("place")
+        home = HOMES.get((notebook, folder, wildcards.variant), wildcards.variant)
+        return [] if home == wildcards.variant else f"{OUT}/{home}/{folder}/{notebook}.ipynb"
     return found
 
 
@@ -59,10 +72,22 @@ def of_wordings(file):
     return lambda wildcards: [f"{OUT}/{wildcards.variant}/{place}/{file}" for place in worded(wildcards)]
 
 
+def models(file):
+    """A file of 04 or 05 of every model of a variant."""
+    return lambda wildcards: [f"{OUT}/{wildcards.variant}/{model}/{file}" for model in MODELS[wildcards.variant]]
+
+
+def wordings_asked(wildcards):
+    """The held-out wordings, when they are another variant's."""
+    variant = json.loads(knobs("05_evaluation")(wildcards)).get("wordings_of")
+    return [f"{OUT}/{variant}/{place}/augmented.jsonl" for place in worded(wildcards)] if variant else []
+
+
 # The system prompt's names of all cultures: One is trained under them, and every adapter is asked under them.
 PROMPT_NAMES = [studies.culture(name).prompt_name for name in CULTURES]
 CONTEXTS = [studies.culture(name).culture_context for name in CULTURES]
 RUN = "OMP_NUM_THREADS={threads} python -m culturellm_utils.run {input.notebook} {output.notebook} --log {log} --parameters {params.knobs:q}"
+RUN_ONCE = RUN + " --same-as {input.same}"  # what variants have in common is run in the first of them
 
 
 rule all:
@@ -85,11 +110,12 @@ rule seed_extraction:
     input:
         modules("survey", "wvs", "questions.jsonl", "wvs7_counts.csv"),
         users_files("01_seed_extraction"),
+        same=same("01_seed_extraction"),
         notebook="notebooks/01_seed_extraction.ipynb",
     output: notebook=f"{AT}/{{culture}}/01_seed_extraction.ipynb", seeds=update(f"{AT}/{{culture}}/seeds.jsonl")
     log: f"{AT}/{{culture}}/log/01_seed_extraction.ipynb"
     params: knobs=knobs("01_seed_extraction")
-    shell: RUN
+    shell: RUN_ONCE
 
 
 rule augmentation:
@@ -99,6 +125,7 @@ rule augmentation:
                 "usage", "languages", "encoder", "guard", "wordings", "survey", "questions.jsonl", "recordings.jsonl",
                 "guard/weights.safetensors", "guard/guard.json"),
         users_files("02_augmentation"),
+        same=same("02_augmentation"),
         notebook="notebooks/02_augmentation.ipynb",
     output:
         notebook=f"{AT}/{{place}}/02_augmentation.ipynb",
@@ -108,7 +135,7 @@ rule augmentation:
     params:
         knobs=knobs("02_augmentation"),  # a culture's own language has all system prompts translated
         prompt_names=lambda wildcards: [] if wildcards.place == parameters.COMMON else PROMPT_NAMES,
-    shell: RUN
+    shell: RUN_ONCE
 
 
 def perplexity_model(wildcards):
@@ -124,6 +151,7 @@ rule filtering:
                 "guard/weights.safetensors", "guard/guard.json", "tau_curve.csv"),
         perplexity_model,
         rules.augmentation.output.candidates,
+        same=same("03_filtering"),
         notebook="notebooks/03_filtering.ipynb",
     output:
         notebook=f"{AT}/{{place}}/03_filtering.ipynb",
@@ -133,7 +161,7 @@ rule filtering:
     log: f"{AT}/{{place}}/log/03_filtering.ipynb"
     threads: 2  # the encoder uses them
     params: knobs=knobs("03_filtering")
-    shell: RUN
+    shell: RUN_ONCE
 
 
 def own_seeds(wildcards):
@@ -157,6 +185,7 @@ rule fine_tuning:
         rules.stand_in.output,
         of_wordings("augmented.jsonl"),
         own_seeds,
+        same=same("04_fine_tuning"),
         notebook="notebooks/04_fine_tuning.ipynb",
     output:
         notebook=f"{AT}/{{model}}/04_fine_tuning.ipynb",
@@ -169,7 +198,7 @@ rule fine_tuning:
         knobs=knobs("04_fine_tuning"),
         prompt_names=lambda wildcards: PROMPT_NAMES if wildcards.model == parameters.ONE else [],
     priority: lambda wildcards: 10 if wildcards.model == parameters.ONE else 1
-    shell: RUN
+    shell: RUN_ONCE
 
 
 rule evaluation:
@@ -181,6 +210,7 @@ rule evaluation:
                 "tasks.yaml", "open_questions.jsonl"),
         users_files("05_evaluation"),
         of_wordings("augmented.jsonl"),
+        wordings_asked,
         rules.fine_tuning.output.card,
         rules.fine_tuning.output.targets,
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
@@ -221,7 +251,7 @@ rule summary:
         of_wordings("agreement.json"),
         of_wordings("sweep.csv"),
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
-        expand(f"{AT}/{{model}}/scores.json", model=MODELS, allow_missing=True),
+        models("scores.json"),
         notebook="notebooks/07_summary.ipynb",
     output:
         notebook=f"{AT}/common/07_summary.ipynb",
@@ -231,17 +261,63 @@ rule summary:
     shell: RUN
 
 
+rule transfer:
+    message: "all cultures: 08 transfer ({wildcards.variant})"
+    input:
+        modules("transfer", "summary", "evaluation", "systems", "alignment", "survey"),
+        models("scores.json"),
+        notebook="notebooks/08_transfer.ipynb",
+    output:
+        notebook=f"{AT}/common/08_transfer.ipynb",
+        transfer=update(f"{AT}/common/transfer.json"),
+    log: f"{AT}/common/log/08_transfer.ipynb"
+    params: knobs=knobs("08_transfer")
+    shell: RUN
+
+
+rule open_answers:
+    message: "all cultures: 09 open-ended answers ({wildcards.variant})"
+    input:
+        modules("open_answers", "open_ended", "encoder", "languages", "alignment", "open_questions.jsonl"),
+        models("scores.json"),
+        notebook="notebooks/09_open_answers.ipynb",
+    output:
+        notebook=f"{AT}/common/09_open_answers.ipynb",
+        open_answers=update(f"{AT}/common/open_answers.json"),
+    log: f"{AT}/common/log/09_open_answers.ipynb"
+    params: knobs=knobs("09_open_answers")
+    shell: RUN
+
+
+rule comparison:
+    message: "all variants: 10 comparison"
+    input:
+        modules("variants", "summary", "evaluation", "systems", "classification", "alignment", "guard", "calibration",
+                "survey", "wordings", "tau_curve.csv"),
+        [f"{OUT}/{variant}/{model}/scores.json" for variant in VARIANTS for model in MODELS[variant]],
+        notebook="notebooks/10_comparison.ipynb",
+    output:
+        notebook=f"{COMPARED}/10_comparison.ipynb",
+        comparison=update(f"{COMPARED}/comparison.json"),
+    log: f"{COMPARED}/log/10_comparison.ipynb"
+    params:
+        knobs=knobs("10_comparison"),
+        plan=json.dumps([PLAN[key] for key in ("question", "compare", "variants")]),
+    shell: RUN
+
+
 rule report:
     message: "report: executed notebooks to HTML"
     input:
         modules(),
         [str(path) for path in sorted(Path(UTILS, "report").glob("*.*"))],
-        expand(f"{AT}/{{culture}}/01_seed_extraction.ipynb", variant=VARIANTS, culture=CULTURES),
-        expand(f"{AT}/common/07_summary.ipynb", variant=VARIANTS),
-        [f"{OUT}/{variant}/{studies.place(STUDY, name, variant)}/{stage}.ipynb" for variant in VARIANTS
+        expand(f"{AT}/{{culture}}/01_seed_extraction.ipynb", variant=WHOLE, culture=CULTURES),
+        expand(f"{AT}/common/{{stage}}.ipynb", variant=WHOLE, stage=["07_summary", "08_transfer", "09_open_answers"]),
+        [f"{OUT}/{variant}/{studies.place(STUDY, name, variant)}/{stage}.ipynb" for variant in WHOLE
          for name in CULTURES for stage in ("02_augmentation", "03_filtering", "06_human_study")],
-        expand(f"{AT}/{{model}}/{{stage}}.ipynb", variant=VARIANTS, model=MODELS,
-               stage=["04_fine_tuning", "05_evaluation"]),
+        [f"{OUT}/{variant}/{model}/{stage}.ipynb" for variant in VARIANTS for model in MODELS[variant]
+         for stage in ("04_fine_tuning", "05_evaluation")],
+        rules.comparison.output if PLAN["compare"] else [],
     output: update(f"{OUT}/report/index.html")
     params: study=STUDY, cultures=" ".join(CULTURES)
     shell: "python -m culturellm_utils.report {params.study} {params.cultures}"

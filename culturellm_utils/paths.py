@@ -24,6 +24,9 @@ NOTEBOOK_NAMES = (
     "05_evaluation",
     "06_human_study",
     "07_summary",
+    "08_transfer",
+    "09_open_answers",
+    "10_comparison",
 )
 
 

@@ -3,7 +3,8 @@
     python -m culturellm_utils.run notebooks/04_fine_tuning.ipynb outputs/.../04_fine_tuning.ipynb \\
         --log outputs/.../log/04_fine_tuning.ipynb --parameters '{"culture": "korean"}'
 
-papermill writes to ``--log`` while it runs; the copy appears at its place only when all went well.
+papermill writes to ``--log`` while it runs; the copy appears at its place only when all went well. With ``--same-as``
+nothing runs: another variant's run of the same notebook had the same parameters, and what it wrote is copied.
 """
 
 import argparse
@@ -18,6 +19,14 @@ from pathlib import Path
 
 from culturellm_utils import parameters, paths
 from culturellm_utils.errors import UserError, command_line
+
+#: What each notebook that variants may share writes beside its executed copy; not all of it in every run.
+WRITES = {
+    "01_seed_extraction": ("seeds.jsonl", "country_seeds.jsonl", "borrowed.jsonl"),
+    "02_augmentation": ("candidates.jsonl", "replies.jsonl", "translations.jsonl"),
+    "03_filtering": ("augmented.jsonl", "rejected.jsonl", "sweep.csv"),
+    "04_fine_tuning": ("train.jsonl", "targets.jsonl", "job.json", "training_log.json", "ablations", "model"),
+}
 
 
 def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
@@ -41,9 +50,36 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
     except PapermillExecutionError as error:
         sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
         raise UserError(f"{notebook.stem} stopped: {sentence} (the notebook up to there: {paths.shown(log)})") from None
-    beside = output.with_name(f".{output.name}.part")
-    shutil.copyfile(log, beside)
-    os.replace(beside, output)
+    _copy(log, output)
+
+
+def take(executed: Path, output: Path) -> None:
+    """Copy what an executed notebook wrote into the folder of ``output``, and last the notebook itself.
+
+    Raises UserError when the notebook is none whose files are known.
+    """
+    if output.stem not in WRITES:
+        raise UserError(f"{output.stem} reads what differs between variants: it must be run in each")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for name in (*WRITES[output.stem], output.name):
+        _copy(executed.with_name(name), output.with_name(name))
+
+
+def _copy(source: Path, target: Path) -> None:
+    """``target`` becomes what ``source`` is: a file, a folder, or nothing."""
+    beside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, beside)
+        shutil.rmtree(target, ignore_errors=True)
+    elif source.is_file():
+        shutil.copyfile(source, beside)
+    if beside.exists():
+        os.replace(beside, target)
+    elif target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -67,8 +103,12 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--log", type=Path, required=True, help="where papermill writes while it runs")
     parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object of parameters to inject")
+    parser.add_argument("--same-as", type=Path, nargs="?", help="an executed copy whose files are to be copied instead")
     arguments = parser.parse_args()
-    run(arguments.notebook, arguments.output, arguments.log, arguments.parameters)
+    if arguments.same_as:
+        take(arguments.same_as, arguments.output)
+    else:
+        run(arguments.notebook, arguments.output, arguments.log, arguments.parameters)
     return 0
 
 

@@ -20,6 +20,11 @@ from culturellm_utils import parameters, paths
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import Country, Name
 
+#: The keys of a study's file.
+KEYS = ("title", "question", "cultures", "compare", "seeds", "one", "parameters", "variants")
+#: What ``compare`` says when the variants are told apart by their names.
+VARIANT = "variant"
+
 
 class Culture(BaseModel):
     """``params/<culture>.yaml``: what a culture is."""
@@ -82,25 +87,78 @@ def culture(name: str) -> Culture:
 
 
 def study(name: str) -> dict[str, Any]:
-    """``params/studies/<name>.yaml`` with its four keys: title, cultures, parameters, variants."""
+    """``params/studies/<name>.yaml``: title, cultures, parameters, variants, and what a study that compares has.
+
+    ``question``: what the study asks, one sentence. ``compare``: the knobs in which its variants differ (a list; a name
+    alone is a list of one; ``variant`` for variants told apart by their names); empty when it compares nothing.
+    ``seeds``: every variant is run once with each ``random_seed``; with the first it keeps its name, the others are
+    ``<variant>-seed<n>``. ``one``: whether CultureLLM-One is trained in every variant, and not in the first alone.
+    """
     path = paths.PARAMS / "studies" / f"{name}.yaml"
     if not path.is_file():
         have = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise UserError(f"there is no study '{name}': add params/studies/{name}.yaml, or use one of {have}")
-    values = {"parameters": None, "variants": None, **read_yaml(path)}
+    values = {"question": "", "parameters": None, "variants": None, "compare": [], "seeds": [], "one": False,
+              **read_yaml(path)}
     where = paths.shown(path)
-    for key in values.keys() - {"title", "cultures", "parameters", "variants"}:
-        raise UserError(f"{where}: unknown key '{key}'; a study has title, cultures, parameters, variants")
+    for key in values.keys() - set(KEYS):
+        raise UserError(f"{where}: unknown key '{key}'; a study has {', '.join(KEYS)}")
     if not values.get("title") or not isinstance(values.get("cultures"), list) or not values["cultures"]:
         raise UserError(f"{where}: a study needs a title and a list of cultures")
     values["parameters"] = _known(values["parameters"] or {}, where)
     variants = values["variants"] or {"main": {}}
     if not isinstance(variants, dict):
         raise UserError(f"{where}: variants must be 'name: parameters' lines")
-    values["variants"] = {str(key): _known(knobs or {}, f"{where}, variant {key}") for key, knobs in variants.items()}
+    variants = {str(key): _known(knobs or {}, f"{where}, variant {key}") for key, knobs in variants.items()}
+    values["compare"] = [values["compare"]] if isinstance(values["compare"], str) else values["compare"]
+    _check_comparison(values, variants, where)
+    values["variants"] = {
+        name: knobs for arm, own in variants.items() for name, knobs in _seeded(arm, own, values["seeds"])}
     for member in values["cultures"]:
         culture(member)
     return values
+
+
+def _check_comparison(values: dict[str, Any], variants: dict[str, dict[str, Any]], where: str) -> None:
+    """Whether the keys of a study that compares make sense together."""
+    compared, seeds = values["compare"], values["seeds"]
+    if not isinstance(compared, list) or len(compared) > 2 or (
+            compared != [VARIANT] and not set(compared) <= parameters.all_names() - {VARIANT}):
+        raise UserError(f"{where}: compare: {compared!r} must be one or two parameters, or '{VARIANT}'")
+    if not isinstance(seeds, list) or len(set(map(str, seeds))) < len(seeds) or not all(type(s) is int for s in seeds):
+        raise UserError(f"{where}: seeds: {seeds!r} must be a list of different whole numbers")
+    if type(values["one"]) is not bool:
+        raise UserError(f"{where}: one: {values['one']!r} must be true or false")
+    if compared and len(variants) < 2:
+        raise UserError(f"{where}: there is nothing to compare: name at least two variants")
+    for name in variants:
+        if name == parameters.COMPARISON or "-seed" in name:
+            raise UserError(f"{where}: a variant cannot be called '{name}': the name is taken")
+
+
+def _seeded(arm: str, own: dict[str, Any], seeds: list[int]) -> list[tuple[str, dict[str, Any]]]:
+    """A variant once for each seed."""
+    return [(arm if seed == seeds[0] else f"{arm}-seed{seed}", own | {"random_seed": seed}) for seed in seeds] or [
+        (arm, own)]
+
+
+def arms(name: str) -> dict[str, list[str]]:
+    """The variants of a study as its file names them, each with the variants that its seeds make of it."""
+    found: dict[str, list[str]] = {}
+    for variant in study(name)["variants"]:
+        found.setdefault(variant.partition("-seed")[0], []).append(variant)
+    return found
+
+
+def whole(plan: dict[str, Any]) -> list[str]:
+    """The variants that run every notebook: all, or in a study that compares the first alone, whose people and
+    wordings the others are held against; those end with the evaluation."""
+    return list(plan["variants"])[: 1 if plan["compare"] else None]
+
+
+def models(plan: dict[str, Any], variant: str, cultures: list[str]) -> list[str]:
+    """Whose models a variant trains: the cultures', and CultureLLM-One's where the study wants it."""
+    return [*cultures, parameters.ONE] if plan["one"] or variant in whole(plan) else cultures
 
 
 @cache
@@ -120,6 +178,8 @@ def merged(notebook: str, study_name: str, culture_name: str = "", variant: str 
     """The parameters to inject into ``notebook``, every name and value checked. ``culture_name`` is empty for the
     notebooks that all cultures share; ``cultures`` narrows the study to some of its cultures."""
     plan = study(study_name)
+    if plan["compare"]:
+        plan["variants"][parameters.COMPARISON] = {}
     if variant not in plan["variants"]:
         raise UserError(f"study '{study_name}' has no variant '{variant}'; it has {', '.join(plan['variants'])}")
     values: dict[str, Any] = {"cultures": cultures or plan["cultures"]}
@@ -137,6 +197,32 @@ def place(study_name: str, culture_name: str, variant: str = "main") -> str:
     """Whose folder holds the wordings of a culture: its own when they are in its language, else ``common``."""
     values = defaults("02_augmentation") | merged("02_augmentation", study_name, culture_name, variant)
     return culture_name if values["language"] == "local" else parameters.COMMON
+
+
+def homes(study_name: str, cultures: list[str]) -> dict[tuple[str, str, str], str]:
+    """Where 01 to 04 are run: of each notebook, folder and variant, the first variant in which the notebook, and all
+    before it, have the same parameters. What they wrote there holds for the later variant too."""
+    plan = study(study_name)
+    found: dict[tuple[str, str, str], str] = {}
+    first: dict[str, str] = {}
+    for variant in plan["variants"]:
+        def values(notebook: str, folder: str, variant: str = variant) -> dict[str, Any]:
+            name = "" if folder == parameters.COMMON else folder
+            known = merged(notebook, study_name, name, variant, cultures)
+            return {"notebook": notebook, "folder": folder, **known, "variant": ""}
+
+        where = {name: place(study_name, name, variant) for name in cultures}
+        chains = {("01_seed_extraction", name): [values("01_seed_extraction", name)] for name in cultures}
+        for folder in set(where.values()):
+            chains["02_augmentation", folder] = [values("02_augmentation", folder)]
+            chains["03_filtering", folder] = [*chains["02_augmentation", folder], values("03_filtering", folder)]
+        for name in models(plan, variant, cultures):
+            chains["04_fine_tuning", name] = [values("04_fine_tuning", name)] + [
+                one for member in (cultures if name == parameters.ONE else [name])
+                for one in (*chains["01_seed_extraction", member], *chains["03_filtering", where[member]])]
+        for (notebook, folder), chain in chains.items():
+            found[notebook, folder, variant] = first.setdefault(json.dumps(chain), variant)
+    return found
 
 
 def base_models(study_name: str) -> list[str]:

@@ -200,8 +200,8 @@ def test_the_default_study_is_all_nine_cultures_and_the_notebooks_own_literals()
 def test_unknown_names_are_answered_with_the_known_ones():
     assert "use one of arabic, bengali" in sentence(studies.culture, "klingon")
     assert "use one of laptop, open_model, paper, released, smoke" in sentence(studies.study, "nightly")
-    assert "there are 01_seed_extraction, 02" in sentence(parameters.names, "08_more")
-    assert "there are 01_seed_extraction, 02" in sentence(studies.merged, "08_more", "laptop")
+    assert "there are 01_seed_extraction, 02" in sentence(parameters.names, "11_more")
+    assert "there are 01_seed_extraction, 02" in sentence(studies.merged, "11_more", "laptop")
     assert "has no variant 'arm'; it has main" in sentence(studies.merged, "02_augmentation", "laptop", "", "arm")
 
 
@@ -322,7 +322,8 @@ def test_a_culture_in_another_encoding_is_named(params):
     ({"cultures": "korean"}, "needs a title and a list of cultures"),
     ({"cultures": ["korean", "klingon"]}, "there is no culture 'klingon'"),
     ({"cultures": [7]}, "there is no culture '7'"),
-    ({"notebooks": []}, "unknown key 'notebooks'; a study has title, cultures, parameters, variants"),
+    ({"notebooks": []}, "unknown key 'notebooks'; a study has title, question, cultures, compare, seeds, one, "
+                          "parameters, variants"),
     ({"parameters": {"epoch": 1}}, "'epoch' is no parameter of any notebook"),
     ({"parameters": ["epochs"]}, "must be 'name: value' lines"),
     ({"parameters": "epochs"}, "must be 'name: value' lines"),
