@@ -20,6 +20,8 @@ Country = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 ONE = "one"
 #: The folder of what all cultures share.
 COMMON = "common"
+#: The folder, beside the variants, of what holds them against each other.
+COMPARISON = "comparison"
 #: Base models that the project builds itself; what they score says nothing about real models.
 STAND_INS = ("stand-in", "stand-in-tiny")
 
