@@ -58,7 +58,7 @@ class Collapse:
 
 def js_similarity(p: Sequence[float], q: Sequence[float]) -> float:
     """1 - Jensen-Shannon distance (base 2): 1 for equal distributions, 0 for disjoint ones."""
-    return float(1 - _js_distance(p, q))
+    return float(1 - js_distance(p, q))
 
 
 def emd(p: Sequence[float], q: Sequence[float]) -> float:
@@ -67,8 +67,8 @@ def emd(p: Sequence[float], q: Sequence[float]) -> float:
     return float(_emd(p, q))
 
 
-def _js_distance(p: ArrayLike, q: ArrayLike) -> np.ndarray:
-    """Along the last axis."""
+def js_distance(p: ArrayLike, q: ArrayLike) -> np.ndarray:
+    """Jensen-Shannon distance (base 2; 0 for equal distributions, 1 for disjoint ones) along the last axis."""
     # Of equal distributions rounding may leave a root of a tiny negative number.
     with np.errstate(invalid="ignore"):
         return np.where(np.isclose(p, q).all(-1), 0.0, jensenshannon(p, q, base=2, axis=-1))
@@ -178,7 +178,7 @@ def ceiling(people: Mapping[str, Mapping[str, int]], metric: Metric, splits: int
     which knew the population would pass the ceiling a little: what it says is that less than this is room for a model.
     """
     chance = np.random.default_rng(seed)
-    measure = {"js_similarity": lambda p, q: 1 - _js_distance(p, q), "emd": _emd,
+    measure = {"js_similarity": lambda p, q: 1 - js_distance(p, q), "emd": _emd,
                "accuracy": lambda p, q: p.argmax(-1) == q.argmax(-1)}[metric]
     values = [measure(*split_half(counts, splits, chance)).mean() for counts in people.values()]
     return bootstrap(values, list(people), samples, seed)
@@ -223,9 +223,9 @@ def collapse(answers: Mapping[str, Mapping[str, Mapping[str, float]]],
         codes = list(people[names[0]][question])
         said, meant = (np.array([[side[name][question][code] for code in codes] for name in names])
                        for side in (answers, people))
-        adapters.append(_js_distance(said[:, None], said)[pairs].mean())
-        peoples.append(_js_distance(meant[:, None], meant)[pairs].mean())
-        closeness.append(1 - _js_distance(said[:, None], meant))  # adapters by peoples
+        adapters.append(js_distance(said[:, None], said)[pairs].mean())
+        peoples.append(js_distance(meant[:, None], meant)[pairs].mean())
+        closeness.append(1 - js_distance(said[:, None], meant))  # adapters by peoples
     if not np.any(peoples):
         raise UserError(f"the people of {', '.join(names)} answer all alike, so adapters need not differ either: give "
                         "other cultures")
@@ -242,13 +242,21 @@ def _advantage(square: np.ndarray) -> float:
     return float(np.trace(square) / k - (square.sum() - np.trace(square)) / (k * (k - 1)))
 
 
+def assignments(k: int, samples: int, seed: int) -> tuple[np.ndarray, bool]:
+    """Ways to put k cultures in order, one a row, and whether they are all: those of up to nine cultures, in
+    lexicographic order; of more a random sample."""
+    if factorial(k) <= ALL_ASSIGNMENTS:
+        return np.array(list(permutations(range(k)))), True
+    return np.random.default_rng(seed).permuted(np.tile(np.arange(k), (samples, 1)), axis=1), False
+
+
+def p_value(extreme: np.ndarray, exact: bool) -> float:
+    """Share of assignments that are ``extreme``; of a sample, the observed one is counted as one more."""
+    return float(extreme.mean() if exact else (extreme.sum() + 1) / (len(extreme) + 1))
+
+
 def _assignment_test(square: np.ndarray, samples: int, seed: int) -> tuple[float, int, bool]:
     """p-value, number of assignments, and whether they are all: the advantage grows with the sum over its pairs."""
-    k = len(square)
-    exact = factorial(k) <= ALL_ASSIGNMENTS
-    if exact:
-        assigned = np.array(list(permutations(range(k))))
-    else:
-        assigned = np.random.default_rng(seed).permuted(np.tile(np.arange(k), (samples, 1)), axis=1)
-    extreme = int((square[np.arange(k), assigned].sum(1) >= np.trace(square) - 1e-12).sum())
-    return (extreme / len(assigned) if exact else (extreme + 1) / (samples + 1)), len(assigned), exact
+    assigned, exact = assignments(len(square), samples, seed)
+    extreme = square[np.arange(len(square)), assigned].sum(1) >= np.trace(square) - 1e-12
+    return p_value(extreme, exact), len(assigned), exact
