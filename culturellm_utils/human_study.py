@@ -4,20 +4,10 @@ A row of ``pairs.csv``, blinded: neither the id nor the order tells the source, 
 
     pair_id,seed,text
     p3fa91c07be,Not working makes people lazy.,People grow idle when they have no job.
-
-and of ``ratings/*.csv``, one file a rater or several (1 = clearly different ... 5 = the same in other words)::
-
-    rater_id,pair_id,rating,seconds
-    r07,p3fa91c07be,5,6.2
-
-Automatic raters are named so (``automatic: word overlap``); what is not named so was given by a person.
 """
 
-import csv
 import hashlib
-import io
 import json
-import math
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -26,10 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from culturellm_utils import paths, records, wordings
+from culturellm_utils import imports, paths, ratings, records, wordings
 from culturellm_utils.errors import UserError
+from culturellm_utils.ratings import AUTOMATIC, Rating
 from culturellm_utils.records import Augmented, Pair, Question, Row
 
 RUBRIC = {
@@ -39,11 +30,6 @@ RUBRIC = {
     4: "They say nearly the same; only a shade of meaning differs.",
     5: "They give the same information in other words.",
 }
-AUTOMATIC = "automatic: "
-
-_COLUMNS = ("rater_id", "pair_id", "rating", "seconds")
-_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")  # what a spreadsheet may take for a formula
-_RATER = re.compile(rf"(?:{AUTOMATIC}[\w ./:-]{{1,80}}|\w[\w.-]{{0,39}})")
 
 
 class PairKey(Row):
@@ -53,19 +39,6 @@ class PairKey(Row):
     question_id: str
     candidate_id: str
     check: Literal["", "same", "different"]
-
-
-class Rating(Row):
-    """``ratings/*.csv``: one judgement. ``seconds`` is the time on the pair, None when not measured."""
-
-    rater_id: str
-    pair_id: str
-    rating: int = Field(ge=1, le=5)
-    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-
-    @property
-    def automatic(self) -> bool:
-        return self.rater_id.startswith(AUTOMATIC)
 
 
 Key = dict[str, PairKey]
@@ -132,15 +105,16 @@ def pairs_of(folder: Path, augmented: Iterable[Augmented], questions: Iterable[Q
 def write_pairs(folder: Path, pairs: Sequence[Pair], key: Key) -> None:
     """Write ``pairs.csv``, ``pairs_key.json`` and ``rating_form.html``."""
     records.write_json(folder / "pairs_key.json", {name: entry.model_dump() for name, entry in key.items()})
-    _write_csv(folder / "pairs.csv", tuple(Pair.model_fields), pairs)
+    ratings.write_csv(folder / "pairs.csv", tuple(Pair.model_fields), pairs)
     records.write_text(folder / "rating_form.html", rating_form(pairs))
 
 
 def read_pairs(folder: Path) -> tuple[list[Pair], Key]:
     """What ``write_pairs`` wrote. Raises UserError when the two files do not belong together."""
     path = folder / "pairs.csv"
-    pairs = [Pair(**{name: _undo(cell) for name, cell in cells.items()})
-             for _, cells in _read_csv(path, tuple(Pair.model_fields))]
+    header, rows = ratings.read_csv(path)
+    pairs = [Pair(**{name: ratings.undo(cells[name]) for name in Pair.model_fields}) for _, cells in rows
+             if set(header) == set(Pair.model_fields)]
     try:
         key = TypeAdapter(Key).validate_python(records.read_json(folder / "pairs_key.json"))
     except ValidationError:
@@ -184,108 +158,63 @@ def rate(name: str, pairs: Sequence[Pair], scores: np.ndarray) -> list[Rating]:
     on a score gets 2, 3, 4 and 5.
     """
     rater = AUTOMATIC + re.sub(r"[^\w ./:-]", "_", name)[:80]
-    ratings = np.floor(1.5 + 4 * np.clip(scores, 0, 1)).astype(int).tolist()
-    return [Rating(rater_id=rater, pair_id=pair.pair_id, rating=rating)
-            for pair, rating in zip(pairs, ratings, strict=True)]
+    values = np.floor(1.5 + 4 * np.clip(scores, 0, 1)).astype(int).tolist()
+    return [Rating(rater_id=rater, pair_id=pair.pair_id, rating=value)
+            for pair, value in zip(pairs, values, strict=True)]
 
 
 def people_files(folder: Path) -> list[Path]:
     """The rating files that people put into ``folder/ratings``."""
-    return [path for path in _rating_files(folder) if not path.name.startswith("automatic_")]
+    return [path for path in imports.files(folder) if not path.name.startswith("automatic_")]
 
 
-def write_automatic(folder: Path, ratings: Iterable[Rating]) -> None:
+def write_automatic(folder: Path, made: Iterable[Rating]) -> None:
     """Replace ``ratings/automatic_*.csv``, one file a rater; other files there are never touched.
 
     Raises UserError when such a file holds a person's ratings.
     """
     by_rater: dict[str, list[Rating]] = {}
-    for rating in ratings:
+    for rating in made:
         by_rater.setdefault(rating.rater_id, []).append(rating)
     old = set((folder / "ratings").glob("automatic_*.csv"))
     for path in sorted(old):
-        if any(not cells["rater_id"].startswith(AUTOMATIC) for _, cells in _read_csv(path, _COLUMNS)):
+        if any(not cells.get("rater_id", "").startswith(AUTOMATIC) for _, cells in ratings.read_csv(path)[1]):
             raise UserError(f"{paths.shown(path)} holds a person's ratings: give it another name, for files that begin "
                             "with automatic_ are rewritten")
     for rater, rows in by_rater.items():
         name = re.sub(r"[^a-z0-9]+", "_", rater.lower()).strip("_")
-        old.discard(_write_csv(folder / "ratings" / f"{name}.csv", _COLUMNS, rows))
+        old.discard(ratings.write_csv(folder / "ratings" / f"{name}.csv", ratings.COLUMNS, rows))
     for path in old:
         path.unlink()
 
 
 def read_ratings(folder: Path, pairs: Iterable[Pair]) -> list[Rating]:
-    """Every row of ``folder/ratings/*.csv``. Raises UserError naming file and line of the first that is wrong."""
+    """Every rating in ``folder/ratings``, from whatever ``imports`` reads.
+
+    Raises UserError with one sentence for each row that is wrong (the first five), naming file and line.
+    """
     known = {pair.pair_id for pair in pairs}
-    ratings: list[Rating] = []
+    found: list[Rating] = []
+    wrong: list[str] = []
     seen: dict[tuple[str, str], str] = {}
-    for path in _rating_files(folder):
-        for line, cells in _read_csv(path, _COLUMNS):
-            where = f"{paths.shown(path)} line {line}"
-            rating = _rating(cells, where)
-            if rating.automatic != path.name.startswith("automatic_"):
-                raise UserError(f"{where}: rater '{rating.rater_id}' is in the wrong file: automatic raters, and they "
-                                "alone, are in files that begin with automatic_")
-            if rating.pair_id not in known:
-                raise UserError(f"{where}: there is no pair '{rating.pair_id[:40]}': put back the pairs.csv and "
-                                "pairs_key.json that this rater's form was made with, or take the file away")
-            first = seen.setdefault((rating.rater_id, rating.pair_id), where)
-            if first != where:
-                raise UserError(f"{where}: rater '{rating.rater_id}' has rated {rating.pair_id} before ({first}): keep "
-                                "one of the two; two people need two rater ids")
-            ratings.append(rating)
-    return ratings
-
-
-def _rating_files(folder: Path) -> list[Path]:
-    return [path for path in sorted((folder / "ratings").glob("*.csv")) if not path.name.startswith(".")]
-
-
-def _rating(cells: dict[str, str], where: str) -> Rating:
-    """One row. Whole numbers alone are ratings: 4.5 or 'four' is a mistake that a person must settle."""
-    cells = {name: cell.strip() for name, cell in cells.items()}
-    if not _RATER.fullmatch(cells["rater_id"]):
-        raise UserError(f"{where}: rater_id '{cells['rater_id'][:40]}' must be 1 to 40 letters, digits, '.', '-', '_'")
-    if not re.fullmatch("[1-5]", cells["rating"]):
-        raise UserError(f"{where}: rating '{cells['rating'][:40]}' is not a whole number from 1 to 5")
-    try:
-        seconds = float(cells["seconds"]) if cells["seconds"] else None
-    except ValueError:
-        seconds = math.nan
-    if seconds is not None and not 0 <= seconds < math.inf:
-        raise UserError(f"{where}: seconds '{cells['seconds'][:40]}' is not a number from 0 on (or empty)")
-    return Rating(rater_id=cells["rater_id"], pair_id=cells["pair_id"], rating=int(cells["rating"]), seconds=seconds)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> Path:
-    """Rows as CSV (RFC 4180). A text cell that a spreadsheet might run gets an apostrophe in front."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for row in rows:
-        cells = [getattr(row, column) for column in columns]
-        writer.writerow(f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells)
-    return records.write_text(path, text.getvalue())
-
-
-def _undo(cell: str) -> str:
-    """The cell without the apostrophe that ``_write_csv`` put in front."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row. Raises UserError when the file has other columns or cannot be read."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [cell.strip() for cell in next(reader, [])]
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{paths.shown(path)} cannot be read ({reason}): save it as CSV in UTF-8") from None
-    if sorted(header) != sorted(columns):
-        raise UserError(f"{paths.shown(path)} line 1: the columns must be {','.join(columns)} (commas between them)")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise UserError(f"{paths.shown(path)} line {line}: {len(row)} cells instead of {len(header)}")
-    return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
+    for path in imports.files(folder):
+        for where, cells in imports.rows(path):
+            try:
+                rating = ratings.rating(cells, where)
+                if rating.automatic != path.name.startswith("automatic_"):
+                    raise UserError(f"{where}: rater '{rating.rater_id}' is in the wrong file: automatic raters, and "
+                                    "they alone, are in files that begin with automatic_")
+                if rating.pair_id not in known:
+                    raise UserError(f"{where}: there is no pair '{rating.pair_id[:40]}': put back the pairs.csv and "
+                                    "pairs_key.json that this rater's form was made with, or take the file away")
+                if (first := seen.setdefault((rating.rater_id, rating.pair_id), where)) != where:
+                    raise UserError(f"{where}: rater '{rating.rater_id}' has rated {rating.pair_id} before ({first}): "
+                                    "keep one of the two; two people need two rater ids")
+            except UserError as error:
+                wrong.append(str(error))
+            else:
+                found.append(rating)
+    if wrong:
+        more = [f"{len(wrong) - 5} more rows are wrong."] if len(wrong) > 5 else []
+        raise UserError("\n".join(wrong[:5] + more))
+    return found
