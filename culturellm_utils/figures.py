@@ -6,6 +6,7 @@
 """
 
 import html
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,11 +56,26 @@ def legend_below(ax: Axes, columns: int = 2) -> None:
 
 
 def save(ax: Axes, folder: Path, name: str, data: pd.DataFrame) -> None:
-    """Write a figure as SVG under ``folder/figures`` with its data as CSV under ``folder/tables``."""
+    """Write a figure as SVG under ``folder/figures`` with its data as CSV under ``folder/tables``.
+
+    The picture carries ``name``, in the file and in the output of the notebook's cell: :func:`saved_as` reads it, and
+    the report leads by it from the file to the cell that made it.
+    """
+    ax.figure.set_gid(f"saved-{name}")
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     ax.figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
     data.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+
+
+def saved_as(svg: str) -> str:
+    """The name under which :func:`save` wrote this picture; empty when it was only shown.
+
+    >>> saved_as('<svg><g id="saved-matrix"></g></svg>')
+    'matrix'
+    """
+    found = re.search(r'<g id="saved-([\w-]+)"', svg)
+    return found[1] if found else ""
 
 
 def progress() -> Callable[[str], None]:
