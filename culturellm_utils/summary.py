@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from culturellm_utils import alignment, evaluation
+from culturellm_utils import alignment, evaluation, paths
+from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import ONE, Summary
 from culturellm_utils.records import Prediction, Seed, read_json, read_rows
 from culturellm_utils.systems import ABLATIONS, PROMPTED
@@ -44,10 +45,12 @@ class Results:
 
 
 def load(knobs: Summary) -> Results:
-    """Read the files of every culture and of One."""
-    models = [*knobs.cultures, ONE]
+    """Read the files of every culture, and of One, that was evaluated. Raises UserError when none was."""
+    models = [name for name in (*knobs.cultures, ONE) if (knobs.folder(name) / "scores.json").is_file()]
+    if not set(models) - {ONE}:
+        raise UserError(f"no culture of {paths.shown(knobs.folder(ONE).parent)} has a scores.json: run 05_evaluation")
     return Results(
-        {name: read_rows(knobs.folder(name) / "seeds.jsonl", Seed) for name in knobs.cultures},
+        {name: read_rows(knobs.folder(name) / "seeds.jsonl", Seed) for name in models if name != ONE},
         {name: read_rows(knobs.folder(name) / "predictions.jsonl", Prediction) for name in models},
         {name: read_json(knobs.folder(name) / "scores.json") for name in models},
     )
@@ -119,7 +122,7 @@ def matrix(results: Results, metric: str = "accuracy") -> pd.DataFrame:
     for culture in results.seeds:
         table, _ = item_values(results, culture, "held_out_wording", metric)
         found[culture] = table.dropna().mean()
-    return pd.DataFrame(found).T.reindex(columns=[*results.seeds, ONE])
+    return pd.DataFrame(found).T.reindex(columns=list(results.scores))
 
 
 def c_dist(square: pd.DataFrame) -> float:

@@ -8,6 +8,7 @@ import pytest
 from opinions import prediction, seed
 
 from culturellm_utils import alignment, evaluation, parameters, studies, summary
+from culturellm_utils.errors import UserError
 from culturellm_utils.records import write_json, write_rows
 from culturellm_utils.summary import Results
 from culturellm_utils.systems import PROMPTED
@@ -215,3 +216,16 @@ def test_load_reads_what_05_wrote(results, comparison, outputs):
         stability[0] | {"model": model} for model in ("korean", "german", "one")]
     assert again.table("released").empty
     json.dumps(again.scores)
+
+
+def test_what_was_not_evaluated_yet_is_left_out(results, outputs):
+    knobs = parameters.validate(parameters.Summary, studies.defaults("07_summary") | {
+        "study": "toy", "cultures": ["korean", "german"]})
+    with pytest.raises(UserError, match=r"no culture of .*toy/main has a scores.json: run 05_evaluation"):
+        summary.load(knobs)
+    for name in ("seeds", "predictions"):
+        write_rows(outputs / "toy" / "main" / "korean" / f"{name}.jsonl", getattr(results, name)["korean"])
+    write_json(outputs / "toy" / "main" / "korean" / "scores.json", results.scores["korean"])
+    found = summary.load(knobs)
+    assert (list(found.seeds), list(found.predictions), list(found.scores)) == (["korean"], ["korean"], ["korean"])
+    assert list(summary.matrix(found).columns) == ["korean"]
