@@ -1,0 +1,203 @@
+"""What open-ended answers are like: whether they answer at all, and how they speak of people.
+
+Reads ``open_answers.jsonl`` of every culture. :func:`measure` makes a row an answer, with NaN where a measure does not
+apply to it (how one generalises cannot be seen in a bare label)::
+
+    question_id  culture  system   kind   words  refusal  cut_off  english  generalising  hedging  ...
+    O13          korean   adapter  prose  24     0        0        1        4.2           8.3
+
+It counts words, and understands none: see :data:`MEASURES` for what each figure is. How alike answers are is
+sameness.py's.
+"""
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from culturellm_utils import alignment, languages, lexicon, open_ended, paths, records, studies
+from culturellm_utils.open_ended import OpenAnswer, OpenQuestion
+from culturellm_utils.parameters import OpenAnswers
+
+ADAPTER = "adapter"
+#: Systems that are asked without being told whose chatbot they are: their answers are the same for every culture.
+UNNAMED = ("base",)
+#: An answer of fewer words is no prose; of fewer than the second no language can be told.
+PROSE_WORDS, LANGUAGE_WORDS = 5, 4
+#: So many of the question's words in a row are an echo of it.
+ECHO_WORDS = 5
+#: What an answer is. A label: up to three words in capitals or digits, as the labelled tasks are answered.
+KINDS = ("prose", "refusal", "fragment", "label", "empty")
+_LABEL = re.compile(r"[A-Z0-9_]+(?:-[A-Z0-9_]+)*")
+#: Signs that end a sentence in the scripts of the world, with what may close after them.
+_ENDED = re.compile(r"[.!?…。！？؟।॥۔;]['\"”’»)\]）」』]*$")
+
+Scale = Literal["share", "words", "per 100 words"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of an answer: what it is, the answers that it is taken of, and its scale."""
+
+    meaning: str
+    of: Literal["all answers", "prose", "English prose", "four words or more"]
+    scale: Scale = "share"
+
+
+MEASURES = {
+    "prose": Measure(f"at least {PROSE_WORDS} words, and no refusal", "all answers"),
+    "refusal": Measure("refuses to answer, in a phrase of the lexicon at its head", "all answers"),
+    "disclaimer": Measure("says that it is a machine, or without opinions, and does not refuse", "all answers"),
+    "fragment": Measure(f"fewer than {PROSE_WORDS} words", "all answers"),
+    "label": Measure("a bare label or digit", "all answers"),
+    "empty": Measure("no word", "all answers"),
+    "words": Measure("words", "all answers", "words"),
+    "cut_off": Measure("ends without the sign that ends a sentence", "prose"),
+    "echo": Measure(f"repeats {ECHO_WORDS} words of the question in a row", "prose"),
+    "names_culture": Measure("names the culture, its language or its country", "prose"),
+    "english": Measure("in English, as it was asked", "four words or more"),
+    "own_language": Measure("in the culture's language", "four words or more"),
+    "generalising": Measure("words such as all, always, never, typical", "English prose", "per 100 words"),
+    "hedging": Measure("words such as some, often, may, it depends", "English prose", "per 100 words"),
+    "generic": Measure("statements about the people as such", "English prose", "per 100 words"),
+}
+
+
+def load(knobs: OpenAnswers) -> list[OpenAnswer]:
+    """What every culture's systems answered; none where 05 asked no open-ended question. Raises UserError for a file
+    that is missing or broken."""
+    files = [knobs.folder(culture) / "open_answers.jsonl" for culture in knobs.cultures]
+    return [row for path in files if not path.is_file() or path.stat().st_size
+            for row in records.read_rows(path, OpenAnswer)]
+
+
+def questions(answers: Sequence[OpenAnswer]) -> dict[str, OpenQuestion]:
+    """The questions that were answered, by their id, in the order of the shipped file."""
+    asked = {row.question_id for row in answers}
+    shipped = records.read_rows(paths.DATA / "open_questions.jsonl", OpenQuestion)
+    return {question.question_id: question for question in shipped if question.question_id in asked}
+
+
+# One answer
+
+def words(text: str, language: str = "English") -> list[str]:
+    """The words of a text, as they are compared; ``language`` helps where they are written without spaces."""
+    return [languages.plain(token) for token in languages.tokens(text, language) if re.search(r"\w", token)]
+
+
+def kind(text: str, language: str = "English") -> str:
+    """Which of :data:`KINDS` an answer is."""
+    found = words(text, language)
+    if not found:
+        return "empty"
+    if lexicon.declines(text) == "refusal":
+        return "refusal"
+    if len(found) <= 3 and all(_LABEL.fullmatch(part) for part in text.strip(" .!?'\"`*").split()):
+        return "label"
+    return "prose" if len(found) >= PROSE_WORDS else "fragment"
+
+
+def spoken(text: str, own: str) -> Literal["english", "own", "another", "in doubt"]:
+    """The language of a text: English, the culture's ``own`` (a language's English name), or another."""
+    english, home = (languages.plausible(text, language) for language in ("English", own))
+    if english and (own == "English" or not home):
+        return "english"
+    return "in doubt" if english else "own" if home else "another"
+
+
+def echoes(text: str, question: str) -> bool:
+    """Whether a text repeats :data:`ECHO_WORDS` words of what was asked in a row."""
+    asked, said = words(f"{question} {open_ended.BRIEF}"), words(text)
+    return SequenceMatcher(None, asked, said, autojunk=False).find_longest_match().size >= ECHO_WORDS
+
+
+def measure(answers: Sequence[OpenAnswer]) -> pd.DataFrame:
+    """A row an answer: its keys, ``kind``, and each of :data:`MEASURES`, NaN where it does not apply."""
+    asked = questions(answers)
+    cultures = {name: studies.culture(name) for name in dict.fromkeys(row.culture for row in answers)}
+    names = {name: lexicon.names(culture) for name, culture in cultures.items()}
+    rows = [{"question_id": row.question_id, "culture": row.culture, "system": row.system,
+             **_measured(row.text, asked[row.question_id].question, cultures[row.culture].culture_language,
+                         names[row.culture])} for row in answers]
+    return pd.DataFrame(rows, columns=["question_id", "culture", "system", "kind", *MEASURES])
+
+
+def _measured(text: str, question: str, language: str, names: Sequence[str]) -> dict[str, Any]:
+    number, sort = len(words(text, language)), kind(text, language)
+    found: dict[str, Any] = dict.fromkeys(MEASURES, np.nan)
+    found |= {name: float(sort == name) for name in KINDS}
+    found |= {"kind": sort, "words": float(number), "disclaimer": float(lexicon.declines(text) == "disclaimer")}
+    tongue = spoken(text, language) if number >= LANGUAGE_WORDS and sort != "label" else "in doubt"
+    if tongue != "in doubt":
+        found["english"] = float(tongue == "english")
+        found["own_language"] = float(tongue == "own" or (tongue == "english" and language == "English"))
+    if sort == "prose":
+        found["cut_off"] = float(not _ENDED.search(text.strip()))
+        found["echo"] = float(echoes(text, question))
+        found["names_culture"] = float(lexicon.named(text, names))
+        if tongue == "english":
+            counts = lexicon.count(text, names)
+            found |= {name: 100 * counts[name] / number for name in ("generalising", "hedging", "generic")}
+    return found
+
+
+# All answers
+
+def estimates(frame: pd.DataFrame, samples: int, seed: int) -> pd.DataFrame:
+    """The mean of each measure by system, over all cultures ("all") and by culture, with a 95% interval over questions.
+
+    ``frame`` is :func:`measure`'s. A measure that applies to no answer of a system has no row.
+    """
+    rows = []
+    groups = [("all", frame), *frame.groupby("culture", sort=False)]
+    for culture, group in groups:
+        for (system, name), known in _long(group).groupby(["system", "measure"], sort=False):
+            found = alignment.bootstrap(known["value"], known["question_id"], samples, seed)
+            rows.append({"culture": culture, "system": system, "measure": name, **asdict(found)})
+    return pd.DataFrame(rows, columns=["culture", "system", "measure", "value", "low", "high", "n", "clusters"])
+
+
+def differences(frame: pd.DataFrame, samples: int, seed: int) -> pd.DataFrame:
+    """The adapter minus each other system, paired by culture and question, over the pairs in which a measure applies to
+    both answers: mean with 95% interval over questions, and the p-value of a paired permutation test, corrected by Holm
+    over the measures of a rival."""
+    rows = []
+    table = _long(frame).pivot(index=["measure", "culture", "question_id"], columns="system", values="value")
+    for rival in [name for name in dict.fromkeys(frame["system"]) if name != ADAPTER and ADAPTER in table]:
+        both = table[[ADAPTER, rival]].dropna()
+        found = []
+        for name in [name for name in MEASURES if name in both.index.get_level_values("measure")]:
+            pairs = both.loc[name]
+            sides = (pairs[ADAPTER], pairs[rival], pairs.index.get_level_values("question_id"))
+            found.append({"rival": rival, "measure": name, **asdict(alignment.difference(*sides, samples, seed)),
+                          "p": alignment.paired_test(*sides, alignment.PERMUTATIONS, seed)})
+        for row, p in zip(found, alignment.holm([row["p"] for row in found]), strict=True):
+            rows.append(row | {"p": p})
+    return pd.DataFrame(rows, columns=["rival", "measure", "value", "low", "high", "n", "clusters", "p"])
+
+
+def _long(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a measure that applies to an answer."""
+    return frame.melt(["question_id", "culture", "system"], list(MEASURES), "measure").dropna(subset="value")
+
+
+def side_by_side(answers: Sequence[OpenAnswer], question: OpenQuestion) -> str:
+    """One question and what the systems answered, as folded HTML: what the texts say, they do not do. A system asked
+    without naming a culture has one row, that of the first culture, when it answered all alike."""
+    rows, seen = [], set()
+    for row in answers:
+        if row.question_id == question.question_id:
+            whom = "any culture" if row.system in UNNAMED else row.culture
+            if (key := (whom, row.system, row.text if row.system in UNNAMED else row.culture)) not in seen:
+                seen.add(key)
+                rows.append((row.system, whom, row.text))
+    body = "".join("<tr>" + "".join(f'<td dir="auto" style="text-align:start">{html.escape(cell)}</td>' for cell in row)
+                   + "</tr>" for row in sorted(rows, key=lambda row: row[0] == ADAPTER))
+    return (f"<details><summary>{html.escape(question.question)} ({len(rows)} answers of language models, which may be "
+            "wrong, or offend)</summary><table border=\"0\"><thead><tr><th>system</th><th>asked about</th>"
+            f"<th>answer</th></tr></thead><tbody>{body}</tbody></table></details>")
