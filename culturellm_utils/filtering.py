@@ -26,6 +26,7 @@ from culturellm_utils.encoder import Encoder
 from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.guard import Entailment, Guard
 from culturellm_utils.records import Augmented, Candidate, Question, Rejected, numbered_lines, write_text
+from culturellm_utils.wordings import plain
 
 #: The calibrated tau of the bundled encoder (calibration.py, data/tau_curve.csv).
 BUNDLED_TAU = 0.66
@@ -87,7 +88,7 @@ def filter_candidates(
     kept_texts: dict[str, set[str]] = defaultdict(set)
     kept_vectors: dict[str, list[np.ndarray]] = defaultdict(list)
     for name, text in seeds.items():
-        kept_texts[name].add(_plain(text))
+        kept_texts[name].add(plain(text))
     passed: set[str] = set()
     pools: dict[str, list[int]] = defaultdict(list)
     for i, candidate in enumerate(candidates):
@@ -95,7 +96,7 @@ def filter_candidates(
         reason = ""
         if candidate.stage == 2 and candidate.template_id not in passed:
             reason = "template: its template was rejected"
-        elif _plain(candidate.text) in kept_texts[question]:
+        elif plain(candidate.text) in kept_texts[question]:
             reason = "duplicate: same words as an earlier text"
         elif similarity[i] <= tau:
             reason = f"similarity: at most {tau:.2f}"
@@ -106,7 +107,7 @@ def filter_candidates(
         if reason:
             reasons[i] = reason
             continue
-        kept_texts[question].add(_plain(candidate.text))
+        kept_texts[question].add(plain(candidate.text))
         kept_vectors[question].append(own[i])
         if candidate.stage == 1:
             passed.add(candidate.template_id)
@@ -164,11 +165,6 @@ def diversity_gain(new: np.ndarray, base: np.ndarray) -> float:
     """Mean over ``new`` (m, d) of the Euclidean distance to the nearest row of ``base`` (n, d), CultureLLM C.1.2."""
     squared = (new**2).sum(1)[:, None] + (base**2).sum(1) - 2 * new @ base.T
     return float(np.sqrt(squared.min(1).clip(min=0)).mean())
-
-
-def _plain(text: str) -> str:
-    """A text without case, punctuation and spacing, to tell whether two say the same words."""
-    return " ".join("".join(sign if sign.isalnum() else " " for sign in text.casefold()).split())
 
 
 def filter_pairs(rows: Sequence[dict], encoder: Encoder, tau: float, guard: Judge) -> list[dict]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from culturellm_utils import ability, prompts, survey, tasks, wordings
-from culturellm_utils.records import Part, Seed
+from culturellm_utils.records import Part, Seed, TrainRow
 from culturellm_utils.wordings import Texts
 
 
@@ -52,6 +52,15 @@ def survey_items(seeds: Iterable[Seed], texts: Texts, left_out: frozenset[str], 
             for w in asked
         ]
     return items
+
+
+def never_trained(items: Iterable[Item], rows: Iterable[TrainRow]) -> list[Item]:
+    """The items that no training row asks in the same words, whatever their case, punctuation and spacing.
+
+    Needed where the wordings asked are those of another variant, which trained on others than this one.
+    """
+    seen = {wordings.plain(row.messages[1].content) for row in rows}
+    return [item for item in items if wordings.plain(item.user) not in seen]
 
 
 def templates_of(items: Iterable[Item]) -> list[Item]:

@@ -107,11 +107,12 @@ def _train(knobs: FineTuning, title: str, folder: Path, rows: Rows, checkpoints:
     trained, total = models.trained_weights(model)
     try:
         done = training.train(
-            model, tokenizer, examples(knobs, tokenizer, rows), epochs=knobs.epochs, batch_size=knobs.batch_size,
-            learning_rate=knobs.learning_rate, lr_schedule=knobs.lr_schedule, warmup_ratio=knobs.warmup_ratio,
-            weight_decay=knobs.weight_decay, max_grad_norm=knobs.max_grad_norm, optimizer=knobs.optimizer,
-            gradient_accumulation=knobs.gradient_accumulation, gradient_checkpointing=knobs.gradient_checkpointing,
-            checkpoint_steps=knobs.checkpoint_steps, checkpoints=checkpoints, seed=knobs.random_seed, show=show,
+            model, tokenizer, examples(knobs, tokenizer, rows), epochs=knobs.epochs, budget=knobs.training_budget,
+            batch_size=knobs.batch_size, learning_rate=knobs.learning_rate, lr_schedule=knobs.lr_schedule,
+            warmup_ratio=knobs.warmup_ratio, weight_decay=knobs.weight_decay, max_grad_norm=knobs.max_grad_norm,
+            optimizer=knobs.optimizer, gradient_accumulation=knobs.gradient_accumulation,
+            gradient_checkpointing=knobs.gradient_checkpointing, checkpoint_steps=knobs.checkpoint_steps,
+            checkpoints=checkpoints, seed=knobs.random_seed, show=show,
         )
     except torch.OutOfMemoryError:
         raise UserError("the GPU is out of memory: raise gradient_accumulation, set gradient_checkpointing, or lower "

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
@@ -58,6 +58,16 @@ class SeedExtraction(Knobs):
     label_rule: Literal["mode", "mean", "paper"]
     country_weighting: Literal["equal", "respondents"]
     survey_weights: bool
+    borrow: Literal["nothing", "missing", "all"]
+    neighbours: int = Field(ge=1, le=20)
+    known_questions: int = Field(ge=0, le=50)
+
+    @field_validator("known_questions")
+    @classmethod
+    def _pretended(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("borrow") != "all":
+            raise ValueError("it says how much borrow 'all' pretends to know: set borrow to 'all', or this to 0")
+        return value
 
 
 class Worded(Knobs):
@@ -144,7 +154,9 @@ class FineTuning(Training):
     loss_on: Literal["answer", "all"]
     stages: Literal["seeds", "templates", "samples"]
     templates_per_seed: int = Field(ge=1, le=50)
+    generated_texts: int = Field(ge=-1)
     epochs: int = Field(ge=1, le=1000)
+    training_budget: int = Field(ge=0, le=10**9)
     batch_size: int = Field(ge=1, le=4096)
     gradient_accumulation: int = Field(ge=1, le=4096)
     gradient_checkpointing: bool
@@ -167,6 +179,7 @@ class FineTuning(Training):
 
 class Evaluation(Training, Chat):
     culture_context: str
+    wordings_of: str = Field(pattern=r"^([a-z][a-z0-9_-]*)?$")
     prompted_systems: list[Literal["base", "persona", "context", "third_person"]]
     scoring: Literal["likelihood", "generate"]
     prompts_per_pass: int = Field(ge=1, le=4096)
@@ -210,6 +223,20 @@ class Summary(Knobs):
     bootstrap_samples: int = Field(ge=100, le=100000)
 
 
+class OpenAnswers(Knobs):
+    cultures: list[Name] = Field(min_length=1)
+    encoder: str = Field(min_length=1)
+    examples: int = Field(ge=0, le=65)
+    bootstrap_samples: int = Field(ge=100, le=100000)
+
+
+class Comparison(Knobs):
+    cultures: list[Name] = Field(min_length=1)
+    high_resource: list[Name]
+    headline: Literal["accuracy", "js_similarity", "emd", "held_out_questions", "macro_f1", "arithmetic", "harness"]
+    bootstrap_samples: int = Field(ge=100, le=100000)
+
+
 MODELS: dict[str, type[Knobs]] = {
     "01_seed_extraction": SeedExtraction,
     "02_augmentation": Augmentation,
@@ -218,6 +245,8 @@ MODELS: dict[str, type[Knobs]] = {
     "05_evaluation": Evaluation,
     "06_human_study": HumanStudy,
     "07_summary": Summary,
+    "09_open_answers": OpenAnswers,
+    "10_comparison": Comparison,
 }
 
 K = TypeVar("K", bound=Knobs)

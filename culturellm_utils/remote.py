@@ -74,6 +74,12 @@ def estimate(rows: Sequence[TrainRow], epochs: int, price: float) -> Cost:
                 most=epochs * sum(len(text.encode()) + MOST_AROUND for text in said))
 
 
+def passes(knobs: FineTuning, rows: int) -> int:
+    """Epochs that a server is asked for: what the knobs say, or those whose rows come nearest to ``training_budget``,
+    at least one."""
+    return max(1, round(knobs.training_budget / rows)) if knobs.training_budget and rows else knobs.epochs
+
+
 def check_rows(rows: Sequence[TrainRow], max_length: int, where: str = "train.jsonl") -> None:
     """Refuse, with the line, what the server would refuse after the upload. Raises UserError for fewer than ten rows,
     other roles than system, user and assistant in this order, an empty message, a row of over ``max_length`` tokens as
@@ -105,12 +111,14 @@ def tune(knobs: FineTuning, folder: Path, title: str, rows: Sequence[tuple[Train
 
     Writes train.jsonl, targets.jsonl, training_log.json and model/ (``remote.json``, card) to ``folder``. The cost is
     shown before anything is sent, and ``budget_money`` holds for each job. A rerun follows the job that an earlier run
-    started. ``epochs`` and ``random_seed`` are sent; batch size and learning rate are the server's choice, and the loss
-    counts on the answer alone. What the server does not tell (weights, learning rate) is None in the result.
+    started. The epochs (:func:`passes`) and ``random_seed`` are sent; batch size and learning rate are the server's
+    choice, and the loss counts on the answer alone. What the server does not tell (weights, learning rate) is None in
+    the result.
 
     Raises UserError when the knobs ask for what no server does, the rows or the budget do not fit, the server refuses
     or stays unreachable, or the job fails, is cancelled or is paused.
     """
+    knobs = knobs.model_copy(update={"epochs": passes(knobs, len(rows))})
     _check_knobs(knobs)
     train = records.write_rows(folder / "train.jsonl", [row for row, _ in rows])
     records.write_rows(folder / "targets.jsonl", [aim for _, aim in rows])

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from culturellm_utils import answerers, paths, prompts, remote
+from culturellm_utils import answerers, paths, prompts, records, remote
 from culturellm_utils.answerers import Kept, Local, Remote
 from culturellm_utils.client import Show, quiet
 from culturellm_utils.errors import UserError
 from culturellm_utils.items import Item
 from culturellm_utils.parameters import Evaluation
 from culturellm_utils.prompts import ENGLISH, Phrasebook
-from culturellm_utils.records import Message
+from culturellm_utils.records import Message, TrainRow
 
 #: Systems without training: the base model with a neutral system prompt; with the culture's (``persona``); with a
 #: paragraph about the culture as well (``context``, after the paper's RAG); asked what most people there would answer.
@@ -58,9 +58,7 @@ def line_up(knobs: Evaluation, folder: Path, show: Show = quiet) -> dict[str, Ke
     ``folder`` is the culture's: its ``model/``, and those of its ``ablations/`` that 04 trained. Raises UserError when
     there is no model, or it cannot be asked what the parameters want.
     """
-    tuned = {system: folder / "ablations" / name / "model" for name, system in ABLATIONS.items()
-             if name in knobs.ablations}
-    tuned = {system: place for system, place in tuned.items() if place.is_dir()} | {"adapter": folder / "model"}
+    tuned = _adapters(knobs, folder)
     prompted = [system for system in PROMPTED if system in knobs.prompted_systems]
     if knobs.model_backend == "openai":
         if knobs.harness_items:
@@ -73,6 +71,18 @@ def line_up(knobs: Evaluation, folder: Path, show: Show = quiet) -> dict[str, Ke
     else:
         found = _local(knobs, prompted, tuned)
     return {system: Kept(answerer, paths.cache() / "answers") for system, answerer in found.items()}
+
+
+def trained_rows(knobs: Evaluation, folder: Path) -> list[TrainRow]:
+    """All that the adapters of :func:`line_up` were trained on."""
+    return [row for place in _adapters(knobs, folder).values()
+            for row in records.read_rows(place.parent / "train.jsonl", TrainRow)]
+
+
+def _adapters(knobs: Evaluation, folder: Path) -> dict[str, Path]:
+    tuned = {system: folder / "ablations" / name / "model" for name, system in ABLATIONS.items()
+             if name in knobs.ablations}
+    return {system: place for system, place in tuned.items() if place.is_dir()} | {"adapter": folder / "model"}
 
 
 def _local(knobs: Evaluation, prompted: list[str], tuned: dict[str, Path]) -> dict[str, Local]:

@@ -62,17 +62,24 @@ class SimilarLength(torch.utils.data.Sampler):
     The order depends on ``seed`` and ``epoch`` alone: a resumed run and every process of a launched one draw the same.
     ``batch_size`` counts the rows of an optimizer step. The last batch is filled with ``len(lengths)``, the number of a
     row of no loss, until its size is a multiple of ``multiple``, so that all processes get as much.
+    With a ``budget`` one iteration goes through the rows again and again, until so many were drawn: the last batch of a
+    pass is then filled from the next one.
     """
 
-    def __init__(self, lengths: list[int], batch_size: int, seed: int = 0, multiple: int = 1) -> None:
+    def __init__(self, lengths: list[int], batch_size: int, seed: int = 0, multiple: int = 1, budget: int = 0) -> None:
         self.lengths, self.batch_size, self.seed, self.multiple = lengths, batch_size, seed, multiple
-        self.epoch = 0
+        self.budget, self.epoch = budget, 0
 
     def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self.multiple) * self.multiple
+        return math.ceil((self.budget or len(self.lengths)) / self.multiple) * self.multiple
 
     def __iter__(self):
-        chance = torch.Generator().manual_seed(self.seed * 1001 + self.epoch)  # 1000 epochs at most
+        passes = map(self._pass, itertools.count() if self.budget else [self.epoch])
+        order = list(itertools.islice(itertools.chain.from_iterable(passes), self.budget or None))
+        return iter(order + [len(self.lengths)] * (len(self) - len(order)))
+
+    def _pass(self, epoch: int) -> list[int]:
+        chance = torch.Generator().manual_seed(self.seed * 1001 + epoch)  # up to 1000 no other seed's
         order = torch.randperm(len(self.lengths), generator=chance).tolist()
         span = 8 * self.batch_size
         order = [i for start in range(0, len(order), span)
@@ -80,8 +87,7 @@ class SimilarLength(torch.utils.data.Sampler):
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         last = [batches.pop()] if len(batches[-1]) < self.batch_size else []
         mixed = [batches[i] for i in torch.randperm(len(batches), generator=chance).tolist()] + last
-        order = [i for batch in mixed for i in batch]
-        return iter(order + [len(self.lengths)] * (len(self) - len(order)))
+        return [i for batch in mixed for i in batch]
 
 
 class _Trainer(Trainer):
@@ -125,7 +131,8 @@ class _Progress(TrainerCallback):
         sampler.epoch = state.global_step // math.ceil(len(sampler.lengths) / sampler.batch_size)
 
     def on_step_end(self, arguments, state, control, **kwargs):
-        control.should_log |= control.should_save  # else a resumed run's next loss is the mean of fewer steps
+        # A checkpoint's step, else a resumed run's next loss is the mean of fewer; and the last, which ends the curve.
+        control.should_log |= control.should_save or state.global_step == state.max_steps
 
     def on_log(self, arguments, state, control, logs=None, **kwargs):
         if logs and "loss" in logs and state.is_world_process_zero:
@@ -158,6 +165,7 @@ def train(
     examples: list[Example],
     *,
     epochs: int,
+    budget: int = 0,
     batch_size: int,
     learning_rate: float,
     lr_schedule: str = "constant",
@@ -173,6 +181,7 @@ def train(
     show: Callable[[str], object] = print,
 ) -> Run:
     """Train ``model`` in place. ``batch_size`` counts rows per optimizer step, over all processes and accumulation.
+    With a ``budget`` training ends after so many rows, in ceil(budget / batch_size) steps, whatever ``epochs`` says.
 
     With ``checkpoint_steps`` the state is kept every so many steps under ``checkpoints``, and a later call with the
     same arguments goes on from there, to the same weights. Raises UserError when the loss stops being a number, when
@@ -187,12 +196,12 @@ def train(
     if batch_size % shares:
         raise UserError(f"batch_size is {batch_size}: it must be a multiple of {shares} ({processes} processes x "
                         f"gradient_accumulation {gradient_accumulation}), each of which takes as many rows")
-    total = math.ceil(len(examples) / batch_size) * epochs
+    total = math.ceil(budget / batch_size) if budget else math.ceil(len(examples) / batch_size) * epochs
     dtype = models.compute_dtype(model)
     with tempfile.TemporaryDirectory() if checkpoints is None else nullcontext(checkpoints) as place:
         arguments = TrainingArguments(
             output_dir=str(place),
-            num_train_epochs=epochs,
+            num_train_epochs=1 if budget else epochs,  # the sampler goes on through all passes of a budget
             per_device_train_batch_size=batch_size // shares,
             gradient_accumulation_steps=gradient_accumulation,
             **({"gradient_checkpointing": True} if gradient_checkpointing else {}),  # deprecated, in all of v5
@@ -222,7 +231,7 @@ def train(
         progress = _Progress(show)
         trainer = _Trainer(
             SimilarLength([len(row.tokens) for row in examples], batch_size, seed,
-                          processes * arguments.per_device_train_batch_size if processes > 1 else 1),
+                          processes * arguments.per_device_train_batch_size if processes > 1 else 1, budget),
             model=model,
             args=arguments,
             train_dataset=[*examples, Example([pad, pad], answer=0)],
@@ -240,11 +249,13 @@ def train(
         seconds = time.monotonic() - start
         adapter = _gathered(trainer.model) if trainer.is_fsdp_enabled else None
     model.eval()
-    log = [{"step": row["step"], "epoch": float(row["epoch"]), "loss": float(row["loss"]),
+    passes = budget / len(examples) if budget else 1  # in what Trainer calls an epoch
+    log = [{"step": row["step"], "epoch": float(row["epoch"]) * passes, "loss": float(row["loss"]),
             "learning_rate": float(row["learning_rate"])} for row in trainer.state.log_history if "loss" in row]
     if not all(math.isfinite(row["loss"]) for row in log):
         raise UserError("the training loss is no longer a number: lower learning_rate")
-    tokens = sum(len(row.tokens) for row in examples) * epochs * (total - begun) // total
+    rows = budget or len(examples) * epochs
+    tokens = sum(len(row.tokens) for row in examples) * rows * (total - begun) // (len(examples) * total)
     return Run(log, seconds, tokens, processes, begun, adapter)
 
 

@@ -29,6 +29,7 @@ from culturellm_utils.records import (
 )
 
 Stages = Literal["seeds", "templates", "samples"]
+Rows = list[tuple[TrainRow, TargetRow]]
 C = TypeVar("C", bound=Candidate)
 
 
@@ -94,6 +95,11 @@ def held_out_questions(questions: Sequence[Question], count: int, seed: int) -> 
     return frozenset(name for *_, name in sorted(ranked)[:count])
 
 
+def plain(text: str) -> str:
+    """A text without case, punctuation and spacing, to tell whether two say the same words."""
+    return " ".join("".join(sign if sign.isalnum() else " " for sign in text.casefold()).split())
+
+
 def number(template_id: str) -> int:
     """The number of a template: 3 for ``Q27-t03``."""
     try:
@@ -154,7 +160,7 @@ def ask(seed: Seed, wording: Wording, system: str, book: Phrasebook = ENGLISH) -
 
 
 def training_rows(seeds: Iterable[Seed], texts: Texts, prompt_name: str, left_out: frozenset[str],
-                  stages: Stages, templates_per_seed: int, held_out_from: int) -> list[tuple[TrainRow, TargetRow]]:
+                  stages: Stages, templates_per_seed: int, held_out_from: int) -> Rows:
     """Training rows of one culture, each with the answer distribution that belongs to it."""
     if stages == "samples" and not any(row.stage == 2 for row in texts.augmented):
         raise UserError("augmented.jsonl has no samples, only templates: set stages to templates (augmenters other "
@@ -171,3 +177,20 @@ def training_rows(seeds: Iterable[Seed], texts: Texts, prompt_name: str, left_ou
                          TargetRow(question_id=seed.question_id, wording_id=wording.wording_id,
                                    distribution=seed.distribution)))
     return rows
+
+
+def drawn(rows: Rows, count: int, seed: int) -> Rows:
+    """Of one culture's training rows those of its seeds and of ``count`` generated texts (-1: all; 0: none), in their
+    order. The texts are drawn evenly over the questions, and a smaller draw is part of a larger one."""
+    if count < 0:
+        return rows
+    by_question: dict[str, list[str]] = defaultdict(list)
+    for wording_id, question_id in {aim.wording_id: aim.question_id for _, aim in rows}.items():
+        if wording_id != question_id:
+            by_question[question_id].append(wording_id)
+    ranked = []
+    for question_id, ids in by_question.items():
+        chance = random.Random(f"{seed}:{question_id}")
+        ranked += [(place, chance.random(), name) for place, name in enumerate(chance.sample(ids, len(ids)))]
+    chosen = {name for *_, name in sorted(ranked)[:count]}
+    return [row for row in rows if row[1].wording_id == row[1].question_id or row[1].wording_id in chosen]

@@ -33,6 +33,7 @@ KNOBS: dict[str, Any] = {
     "cultures": ["south_korean"], "prompt_name": "Korean", "questions_path": "", "base_model": "gpt-toy",
     "precision": "auto", "model_backend": "openai", "model_url": "", "ablations": [], "held_out_questions": 0,
     "held_out_from": 7, "target": "label", "loss_on": "answer", "stages": "samples", "templates_per_seed": 5,
+    "generated_texts": -1, "training_budget": 0,
     "epochs": 2, "batch_size": 4, "gradient_accumulation": 1, "gradient_checkpointing": False, "learning_rate": 2e-4,
     "lr_schedule": "constant", "warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0,
     "optimizer": "adamw_torch", "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.0, "lora_targets": "all-linear",
