@@ -6,6 +6,7 @@
 """
 
 import html
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, DisplayHandle, Markdown, display
 from matplotlib.axes import Axes
+
+from culturellm_utils.records import write_text
 
 PALETTE = sns.color_palette("colorblind")
 COLORS = {"base": PALETTE[7], "persona": PALETTE[1], "context": PALETTE[4], "third_person": PALETTE[5],
@@ -62,10 +65,10 @@ def save(ax: Axes, folder: Path, name: str, data: pd.DataFrame) -> None:
     the report leads by it from the file to the cell that made it.
     """
     ax.figure.set_gid(f"saved-{name}")
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
-    ax.figure.savefig(folder / "figures" / f"{name}.svg", metadata={"Date": None})
-    data.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format="%.6g")
+    picture = io.StringIO()
+    ax.figure.savefig(picture, format="svg", metadata={"Date": None})
+    write_text(folder / "figures" / f"{name}.svg", picture.getvalue())
+    write_text(folder / "tables" / f"{name}.csv", data.to_csv(index=False, float_format="%.6g"))
 
 
 def saved_as(svg: str) -> str:
