@@ -44,7 +44,9 @@ class Question(Row):
 class Seed(Row):
     """``seeds.jsonl``: what one culture answers. ``distribution`` holds shares of valid answers (sum 1, or
     empty when nobody was asked, which only the ``paper`` label rule lets through); ``respondents`` counts the
-    people behind it; ``label`` is the answer trained on."""
+    people behind it; ``label`` is the answer trained on. ``borrowed.jsonl`` has the same rows with the label rule
+    ``borrowed``: ``countries`` are then those that lent their answers, and ``respondents`` is 0, because nobody of the
+    culture was asked."""
 
     question_id: str
     topic: str
@@ -55,7 +57,7 @@ class Seed(Row):
     respondents: int = Field(ge=0)
     distribution: dict[str, float]
     label: str
-    label_rule: Literal["mode", "mean", "paper"]
+    label_rule: Literal["mode", "mean", "paper", "borrowed"]
 
 
 class Substitution(Row):
@@ -199,8 +201,9 @@ class Pair(Row):
 T = TypeVar("T", bound=Row)
 
 
-def read_rows(path: Path | str, model: type[T]) -> list[T]:
-    """All rows of a JSON Lines file. Raises UserError naming file and line when one does not fit ``model``."""
+def read_rows(path: Path | str, model: type[T], may_be_empty: bool = False) -> list[T]:
+    """All rows of a JSON Lines file. Raises UserError naming file and line when one does not fit ``model``, and when
+    there is none, unless the file ``may_be_empty``."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
@@ -211,7 +214,7 @@ def read_rows(path: Path | str, model: type[T]) -> list[T]:
         except ValidationError as error:
             raise UserError(f"{paths.shown(path)} line {number}: {_first(error)}; remove the file and rerun "
                             "the notebook that writes it, or repair the line") from None
-    if not rows:
+    if not rows and not may_be_empty:
         raise UserError(f"{paths.shown(path)} has no rows: rerun the notebook that writes it")
     return rows
 

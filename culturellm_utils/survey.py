@@ -250,7 +250,7 @@ def paper_comparison(countries: Sequence[str], asked: Sequence[Question], table:
     return rows.assign(
         most_said=most,
         differs=most.notna() & (rows["label"] != most),
-        off_scale=[label not in options[name] for label, name in pairs],
+        off_scale=pd.Series([label not in options[name] for label, name in pairs], rows.index, dtype=bool),
         missing_only=rows["valid"] == 0,
     )
 
@@ -262,14 +262,13 @@ def paper_cost(cultures: Mapping[str, Sequence[str]], asked: Sequence[Question],
     ``cultures`` maps a culture to its countries. ``differs`` counts among the ``asked`` questions, those with an
     answer in the culture; ``off_scale`` and ``missing_only`` among all ``questions`` that have a label.
     """
-    rows = []
+    rows, findings = [], ["differs", "off_scale", "missing_only"]
     for culture, countries in cultures.items():
         compared = paper_comparison(countries, asked, table, country_weighting)
         for (block, country), part in compared.groupby(["block", "country"]):
             rows.append({"culture": culture, "block": block, "country": country, "questions": len(part),
-                         "asked": part["most_said"].notna().sum(), "differs": part["differs"].sum(),
-                         "off_scale": part["off_scale"].sum(), "missing_only": part["missing_only"].sum()})
-    return pd.DataFrame(rows)
+                         "asked": part["most_said"].notna().sum(), **part[findings].sum()})
+    return pd.DataFrame(rows, columns=["culture", "block", "country", "questions", "asked", *findings])
 
 
 def coverage(table: pd.DataFrame) -> pd.DataFrame:
@@ -282,7 +281,7 @@ def coverage(table: pd.DataFrame) -> pd.DataFrame:
         rows.append({"country": country, "respondents": part.groupby("question")["respondents"].sum().max(),
                      "questions": valid["question"].nunique(),
                      "missing": 1 - valid["respondents"].sum() / asked["respondents"].sum()})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["country", "respondents", "questions", "missing"])
 
 
 def agreement(countries: Sequence[str], asked: Sequence[Question], table: pd.DataFrame) -> pd.DataFrame:

@@ -11,12 +11,14 @@ A file has about 97,000 respondents and 600 columns; only the needed columns are
 
 import csv
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyreadstat
+from babel.core import get_global
 from pyarrow import csv as arrow_csv
 
 from culturellm_utils import paths
@@ -25,12 +27,31 @@ from culturellm_utils.errors import UserError
 SHIPPED_COUNTS = paths.DATA / "wvs7_counts.csv"
 COUNTRY, COUNTRY_NUMBER, WEIGHT = "B_COUNTRY_ALPHA", "B_COUNTRY", "W_WEIGHT"
 WAVE_COLUMNS = ("A_WAVE", "S002VS")
+#: Alpha-3 codes of countries that are no more, where a country of today has their number or alpha-2 code.
+_FORMER = {"BUR", "DDR", "FXX", "TMP", "YMD", "ZAR"}
+#: The survey asks Northern Ireland by itself, under codes that are not ISO's.
+_NOT_ISO = {909: "NIR"}
 FIRST = 1000                    # respondents behind the paper's second block in a culture of one country
 DOWNLOAD = "download 'WVS Cross-National Wave 7' (not time series, not inverted scales) again"
 
 
-def read(path: Path, countries: Sequence[str], ids: Sequence[str], survey_weights: bool) -> pd.DataFrame:
-    """The respondents of ``countries`` (ISO alpha-3), in file order, indexed by their place in the file.
+@cache
+def alpha_codes() -> dict[int, str]:
+    """The ISO 3166 alpha-3 code of each number that a survey file may have for a country (from CLDR, by babel)."""
+    aliases = get_global("territory_aliases")
+    alpha = {short[0]: code for code, short in aliases.items()
+             if len(code) == 3 and code.isalpha() and len(short) == 1 and code not in _FORMER}
+    return {int(code): alpha[short[0]] for code, short in aliases.items()
+            if code.isdigit() and len(short) == 1 and short[0] in alpha} | _NOT_ISO
+
+
+def countries(path: Path) -> list[str]:
+    """The countries of a survey file (ISO alpha-3), in file order. Raises UserError as :func:`read` does."""
+    return list(dict.fromkeys(read(path, None, [], False)["country_alpha"]))
+
+
+def read(path: Path, countries: Sequence[str] | None, ids: Sequence[str], survey_weights: bool) -> pd.DataFrame:
+    """The respondents of ``countries`` (ISO alpha-3; None: of all), in file order, indexed by their place in the file.
 
     Reads ``.csv`` (``,`` or ``;``, with or without byte order mark), ``.sav`` and ``.dta``. Columns:
     ``country_alpha``, ``weight`` (W_WEIGHT, or 1) and one per question id, empty cells as NaN. Raises UserError,
@@ -54,13 +75,19 @@ def read(path: Path, countries: Sequence[str], ids: Sequence[str], survey_weight
     frame = _read_csv(path, columns) if is_csv else _stat(path, usecols=columns, apply_value_formats=False)[0]
     if not len(frame):
         raise UserError(f"{where} has no respondents; {DOWNLOAD}")
-    alpha = _alpha(frame[country], countries)
+    alpha = _alpha(frame[country])
+    if countries is None:
+        countries = alpha[alpha.str.fullmatch("[A-Z]{3}").fillna(False)].unique()
     for wanted in countries:
+        if country == COUNTRY_NUMBER and wanted not in alpha_codes().values():
+            raise UserError(f"{where} has no column {COUNTRY}, and which number {wanted} has in {COUNTRY_NUMBER} is "
+                            f"not known here; add a column {COUNTRY} with alpha-3 codes")
         if not (alpha == wanted).any():
             raise UserError(f"{where} has no respondents of {wanted} in column {country}; take {wanted} off the "
                             "culture's countries, or use the file of all countries")
     frame = frame[alpha.isin(countries)]
-    numbers = pd.DataFrame({name: _numbers(frame[name], where, is_csv) for name in columns if name != country})
+    numbers = pd.DataFrame({name: _numbers(frame[name], where, is_csv) for name in columns if name != country},
+                           index=frame.index)
     for column in wave:
         for row, value in numbers.loc[numbers[column] != 7, column].head(1).items():
             raise UserError(f"{where} {_place(row, is_csv)} is of wave {value:g} (column {column}), but the questions "
@@ -91,16 +118,11 @@ def _check_columns(lacking: Sequence[str], have: Sequence[str], where: str) -> N
     raise UserError(f"{where} lacks the column {lacking[0]}{more}{kind}; {DOWNLOAD}")
 
 
-def _alpha(column: pd.Series, countries: Sequence[str]) -> pd.Series:
-    """ISO alpha-3 codes of a country column; numeric ones by the codes in the counts that ship."""
+def _alpha(column: pd.Series) -> pd.Series:
+    """ISO alpha-3 codes of a country column, by name or by number."""
     if column.name == COUNTRY:
         return column.astype(str).str.strip()
-    shipped = pd.read_csv(SHIPPED_COUNTS, usecols=["country_code", "country_alpha"]).drop_duplicates()
-    known = dict(zip(shipped["country_code"], shipped["country_alpha"], strict=True))
-    for country in sorted(set(countries) - set(known.values())):
-        raise UserError(f"the survey file has no column {COUNTRY}, and which number {country} has in {COUNTRY_NUMBER} "
-                        f"is not known here; add a column {COUNTRY} with alpha-3 codes")
-    return pd.to_numeric(column, errors="coerce").map(known)
+    return pd.to_numeric(column, errors="coerce").map(alpha_codes())
 
 
 def _place(row: int, is_csv: bool) -> str:

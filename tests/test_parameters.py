@@ -354,3 +354,11 @@ def test_the_parameters_cell_of_a_notebook(tmp_path, monkeypatch):
     assert studies.defaults("n1") == {"tau": 0.8, "names": ["a"]}
     for count in (0, 2):
         assert f"notebooks/n{count}.ipynb has {count} cells tagged" in sentence(studies.defaults, f"n{count}")
+
+
+def test_known_questions_belong_to_borrowing_all():
+    seeds = studies.defaults("01_seed_extraction")
+    said = sentence(parameters.validate, parameters.SeedExtraction, seeds | {"known_questions": 10})
+    assert "parameter 'known_questions' is 10: it says how much borrow 'all' pretends to know" in said
+    seeds |= {"borrow": "all", "known_questions": 10}
+    assert parameters.validate(parameters.SeedExtraction, seeds).known_questions == 10

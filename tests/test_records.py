@@ -221,3 +221,10 @@ def test_paths_are_shown_without_the_machine_they_lie_on(tmp_path):
     assert paths.shown(Path("/somewhere/else/survey.csv")) == "survey.csv"
     assert paths.shown("survey.csv") == "survey.csv"
     assert paths.stage_dir("laptop", "korean") == tmp_path / "outputs" / "laptop" / "main" / "korean"
+
+
+def test_a_file_without_rows_is_refused_unless_it_may_be_empty(tmp_path):
+    path = records.write_rows(tmp_path / "seeds.jsonl", [])
+    with pytest.raises(UserError, match=r"seeds\.jsonl has no rows"):
+        records.read_rows(path, records.Seed)
+    assert records.read_rows(path, records.Seed, may_be_empty=True) == []

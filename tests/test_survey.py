@@ -348,8 +348,25 @@ def test_bad_files_get_one_sentence(tmp_path, make, sentence):
 
 def test_unknown_number_of_a_country(tmp_path):
     path = write(tmp_path / "wvs.csv", RESPONDENTS.drop(columns="B_COUNTRY_ALPHA"))
-    with pytest.raises(UserError, match="which number CAN has in B_COUNTRY"):
-        survey.counts(["CAN"], TOY, path, False)
+    with pytest.raises(UserError, match=r"wvs\.csv has no column B_COUNTRY_ALPHA, and which number XKX"):
+        survey.counts(["XKX"], TOY, path, False)
+
+
+def test_the_numbers_of_countries():
+    shipped = pd.read_csv(wvs.SHIPPED_COUNTS)[["country_code", "country_alpha"]].drop_duplicates()
+    assert all(wvs.alpha_codes()[number] == alpha for number, alpha in shipped.itertuples(index=False))
+    # countries that share an alpha-2 code with one that is no more, and the survey's own code
+    wanted = {104: "MMR", 276: "DEU", 250: "FRA", 300: "GRC", 826: "GBR", 909: "NIR"}
+    assert {number: wvs.alpha_codes()[number] for number in wanted} == wanted
+
+
+def test_the_countries_of_a_file(tmp_path):
+    for columns in ([], ["B_COUNTRY_ALPHA"], ["A_WAVE"]):
+        path = tmp_path / "wvs.csv"
+        write(path, RESPONDENTS.drop(columns=columns))
+        assert wvs.countries(path) == ["KOR", "USA", "CAN"]
+    write(path, RESPONDENTS.assign(B_COUNTRY_ALPHA=["KOR", "", "Korea", "KOR", None, "kor", "KOR"]))
+    assert wvs.countries(path) == ["KOR"]
 
 
 def test_big_file_reads_only_the_columns_it_needs(tmp_path):
@@ -445,3 +462,13 @@ def test_every_culture_of_the_study_has_seeds():
         found = survey.seeds(name, countries, asked, survey.counts(countries, asked, "", False), "mode", "equal")
         assert len(found) == {"arabic": 48, "chinese": 32}.get(name, 50)
         assert all(sum(seed.distribution.values()) == pytest.approx(1) for seed in found)
+
+
+def test_a_culture_of_which_nobody_was_asked_has_empty_tables():
+    nobody = survey.counts(["KOR"], survey.questions(""), "", False)[:0]
+    assert survey.coverage(nobody).columns.tolist() == ["country", "respondents", "questions", "missing"]
+    cost = survey.paper_cost({"korean": ["KOR"]}, TOY, nobody, "equal")
+    assert cost.empty
+    assert "differs" in cost
+    assert survey.paper_comparison(["KOR"], TOY, nobody, "equal")["missing_only"].dtype == bool
+    assert survey.seeds("korean", ["KOR"], TOY, nobody, "mode", "equal") == []
