@@ -2,7 +2,7 @@
 
 ``cleaning_rules.json``, written when the rating form is made and kept once people have rated::
 
-    {"digest": "0f8b3c5d92aa", "rules": {"failed_checks": 0, "median_seconds": 2.0, ...}, "in_words": ["A person ..."]}
+    {"digest": "0f8b3c5d92aa", "before_ratings": true, "rules": {"failed_checks": 0, ...}, "in_words": [...]}
 
 The rules look at how somebody rated, never at whether the samples come out well; automatic raters always stay.
 """
@@ -92,18 +92,20 @@ def state(folder: Path, wanted: Rules, rated: bool) -> dict[str, Any]:
     """
     path = folder / "cleaning_rules.json"
     if not (rated and path.is_file()):
-        records.write_json(path, {"digest": wanted.digest, "rules": wanted.model_dump(), "in_words": wanted.in_words()})
-        late = ["These rules were first stated when there were ratings already."] if rated else []
-        return {"digest": wanted.digest, "stated": "" if rated else wanted.digest, "changes": late}
+        records.write_json(path, {"digest": wanted.digest, "before_ratings": not rated, "rules": wanted.model_dump(),
+                                  "in_words": wanted.in_words()})
     try:
-        stated = Rules.model_validate(records.read_json(path)["rules"])
+        found = records.read_json(path)
+        stated, early = Rules.model_validate(found["rules"]), bool(found["before_ratings"])
     except (KeyError, TypeError, ValidationError):
         raise UserError(f"{paths.shown(path)} does not hold rules: put back the file that was written with the "
                         "rating form") from None
     before, now = stated.model_dump(), wanted.model_dump()
     changes = [f"After people had rated, the rule {name} was changed from {before[name]} to {now[name]}."
                for name in now if now[name] != before[name]]
-    return {"digest": wanted.digest, "stated": stated.digest, "changes": changes}
+    if not early:
+        changes.insert(0, "The rules were first stated when there were ratings already.")
+    return {"digest": wanted.digest, "stated": stated.digest if early else "", "changes": changes}
 
 
 def clean(ratings: Iterable[Rating], key: Key, rules: Rules | None = None,

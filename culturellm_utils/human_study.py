@@ -7,7 +7,6 @@ A row of ``pairs.csv``, blinded: neither the id nor the order tells the source, 
 """
 
 import hashlib
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -18,18 +17,13 @@ from typing import Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from culturellm_utils import imports, paths, ratings, records, wordings
+from culturellm_utils import imports, paths, rating_form, ratings, records, wordings
 from culturellm_utils.errors import UserError
 from culturellm_utils.ratings import AUTOMATIC, Rating
 from culturellm_utils.records import Augmented, Pair, Question, Row
 
-RUBRIC = {
-    1: "The two texts say clearly different things.",
-    2: "They share a subject, but most of what they say differs.",
-    3: "They overlap in part: something that matters is added, lost or changed.",
-    4: "They say nearly the same; only a shade of meaning differs.",
-    5: "They give the same information in other words.",
-}
+#: The scale, as people and models are shown it.
+RUBRIC: dict[int, str] = rating_form.texts("en")["rubric"]
 
 
 class PairKey(Row):
@@ -102,11 +96,17 @@ def pairs_of(folder: Path, augmented: Iterable[Augmented], questions: Iterable[Q
     return *sample_pairs(augmented, questions, pairs, attention_checks, seed), False
 
 
-def write_pairs(folder: Path, pairs: Sequence[Pair], key: Key) -> None:
-    """Write ``pairs.csv``, ``pairs_key.json`` and ``rating_form.html``."""
+def write_pairs(folder: Path, pairs: Sequence[Pair], key: Key, language: str = "en", consent_path: str = "",
+                completion_url: str = "") -> None:
+    """Write ``pairs.csv`` and ``pairs_key.json``, the form ``rating_form.html`` and the same for Label Studio.
+
+    ``language`` is the form's (ISO 639-1); the others are ``rating_form.page``'s.
+    """
     records.write_json(folder / "pairs_key.json", {name: entry.model_dump() for name, entry in key.items()})
     ratings.write_csv(folder / "pairs.csv", tuple(Pair.model_fields), pairs)
-    records.write_text(folder / "rating_form.html", rating_form(pairs))
+    form = rating_form.page(pairs, language, consent_path, completion_url)
+    records.write_text(folder / "rating_form.html", form)
+    imports.write_label_studio(folder, pairs, language)
 
 
 def read_pairs(folder: Path) -> tuple[list[Pair], Key]:
@@ -123,18 +123,6 @@ def read_pairs(folder: Path) -> tuple[list[Pair], Key]:
         raise UserError(f"{paths.shown(path)} and pairs_key.json do not name the same pairs: put back the two files "
                         "that the rating form was made with")
     return pairs, key
-
-
-def rating_form(pairs: Sequence[Pair]) -> str:
-    """One HTML page that shows the pairs, saves while one works and gives back a ratings file.
-
-    It needs no server and makes no request. Texts travel as JSON in which ``<`` cannot occur, and enter the
-    page as text.
-    """
-    shown = [pair.model_dump() for pair in pairs]
-    form = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:12]
-    data = json.dumps({"form": form, "pairs": shown, "rubric": RUBRIC}).replace("<", "\\u003c").replace(">", "\\u003e")
-    return (paths.DATA / "rating_form.html").read_text(encoding="utf-8").replace("__DATA__", data)
 
 
 def cosines(pairs: Sequence[Pair], encode: Callable[[list[str]], np.ndarray]) -> np.ndarray:

@@ -24,7 +24,7 @@ from xml.sax.saxutils import quoteattr
 
 from pydantic import BaseModel, Field, ValidationError
 
-from culturellm_utils import paths, ratings, records
+from culturellm_utils import paths, rating_form, ratings, records
 from culturellm_utils.errors import UserError
 from culturellm_utils.ratings import Cells
 from culturellm_utils.records import Pair, Row
@@ -107,17 +107,18 @@ def participants(folder: Path) -> dict[str, Participant]:
     return found
 
 
-def write_label_studio(folder: Path, pairs: Sequence[Pair], rubric: dict[int, str], title: str) -> None:
+def write_label_studio(folder: Path, pairs: Sequence[Pair], language: str = "en") -> None:
     """Write ``label_studio_tasks.json`` and ``label_studio_config.xml``: import the one, paste the other.
 
-    The choices are the rubric's five sentences, and ``alias`` has an export hold the digit alone. Ratings come back
-    under the pair's id; the checks stay as blind as in the form.
+    The choices are the five sentences of the form's scale, and ``alias`` has an export hold the digit alone. Ratings
+    come back under the pair's id; the checks stay as blind as in the form.
     """
+    words = rating_form.texts(language)
     records.write_json(folder / "label_studio_tasks.json", [{"data": pair.model_dump()} for pair in pairs])
     choices = "\n".join(f'    <Choice value={quoteattr(f"{value}: {meaning}")} alias="{value}" hotkey="{value}"/>'
-                        for value, meaning in sorted(rubric.items(), reverse=True))
+                        for value, meaning in words["rubric"].items())
     records.write_text(folder / "label_studio_config.xml", f"""<View>
-  <Header value={quoteattr(title)}/>
+  <Header value={quoteattr(words["ask"])}/>
   <Text name="seed" value="$seed"/>
   <Text name="text" value="$text"/>
   <Choices name="rating" toName="text" choice="single-radio" required="true">
@@ -148,9 +149,10 @@ def _label_studio_json(path: Path) -> list[Cells]:
             field = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
             raise UserError(f"{where}: field '{field}' is not as Label Studio writes it: export annotated tasks "
                             "as JSON") from None
-        found += [(where, one.completed_by, read.data.get("pair_id", ""),
+        found += [(f"{where} annotation {place}", one.completed_by, read.data.get("pair_id", ""),
                    next((result.get("value") for result in one.result if result.get("from_name") == "rating"), ""),
-                   one.lead_time, one.created_at) for one in read.annotations if not one.was_cancelled]
+                   one.lead_time, one.created_at)
+                  for place, one in enumerate(read.annotations, start=1) if not one.was_cancelled]
     return _submissions(found)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from culturellm_utils import human_study
 from culturellm_utils.errors import UserError
-from culturellm_utils.human_study import PairKey, Rating
+from culturellm_utils.human_study import PairKey
 from culturellm_utils.records import Augmented, Pair, Question
 
 TOPICS = {"Q1": "Work", "Q2": "Work", "Q3": "Trust", "Q4": "Trust"}
