@@ -1,6 +1,5 @@
-"""The report: pages, folded code, figures with titles, no request to a network, and what bad input gets."""
+"""The report: pages, folded code, figures with titles and data, no request to a network, and what bad input gets."""
 
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -9,82 +8,44 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import reports
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from reports import LOCAL, PLACES
 
 from culturellm_utils import paths, report
 from culturellm_utils.errors import UserError
 from culturellm_utils.report import __main__ as command
-from culturellm_utils.report import executed, pages
+from culturellm_utils.report import executed, pages, slimming
 
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="72pt">
-<text style="font-weight: 700; font-size: 10px" x="1">a panel</text>
-<text style="font-weight: 700; font-size: 14.4px; fill: #262626" x="1">Tea beats coffee &amp;</text>
-<text style="font-weight: 700; font-size: 14.4px; fill: #262626" x="1">cocoa in 2 of 3 towns</text>
-<text style="font-size: 12px" x="1">cups a day</text></svg>"""
 PARAMETERS = '''study: str = "laptop"   # name of the study
 base_model: str = "stand-in"  # what is fine-tuned
 cultures: list = [      # who takes part
     "korean", "german",
 ]
 tau: float = 0.8        # similarity that is asked for, 0 to 1'''
-PLACES = pages.places(["korean"], {"korean": "common"})
-LOCAL = pages.places(["korean"], {"korean": "korean"})
-FINDING = "Korean answers are <script>alert(1)</script> **nearer**."
-STAMP = "culturellm 0.1.0 · python 3.11.7 · git 1a2b3c4 · parameters 0f3a5c7e9b1d\n"
-
-
-def shows(**data: str):
-    return new_output("display_data", data={kind.replace("_", "/", 1).replace("_", "+"): text
-                                            for kind, text in data.items()})
-
-
-def fake(title: str, finding: str = "Seen.") -> nbformat.NotebookNode:
-    """A small executed notebook with the anatomy of the real ones."""
-    return new_notebook(
-        metadata={"papermill": {"parameters": {"study": "smoke", "tau": 0.7}, "duration": 61.2,
-                                "start_time": "2026-01-02T03:04:05.678+00:00"}},
-        cells=[
-            new_markdown_cell(f"# {title}\n\n- **Question:** which?"),
-            new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
-            new_code_cell('tau = 0.7', metadata={"tags": ["injected-parameters"]}),
-            new_code_cell("import secret_module", outputs=[new_output("stream", name="stdout", text=STAMP),
-                                                           new_output("stream", name="stderr", text="TqdmWarning")]),
-            new_markdown_cell("## Look"),
-            new_code_cell("silent = 1"),
-            new_code_cell("draw(silent)", metadata={"tags": ["hide-input"]}, outputs=[
-                new_output("execute_result", data={"text/plain": "Text(0.5, 1.0, 'left over')"}),
-                shows(image_svg_xml=SVG, text_plain="<Figure size 1x1>")]),
-            new_code_cell("write()", outputs=[
-                new_output("execute_result", data={"text/plain": "PosixPath('/home/somebody/x.json')"})]),
-            new_markdown_cell("## What we see"),
-            new_code_cell("say()", outputs=[shows(text_markdown=f"- {finding}", text_plain="<Markdown>")]),
-        ])
-
-
-def study(home: Path, variant: str = "main", places: list[tuple[str, str]] = PLACES) -> None:
-    """The executed notebooks and the summary of a study of one culture."""
-    for folder, stage in places:
-        path = home / variant / folder / f"{stage}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(fake(f"{stage[:2]} Title of {stage}", FINDING), path)
-    common = home / variant / "common"
-    for kind, text in (("figures/matrix.svg", SVG), ("tables/matrix.csv", "people,korean\nkorean,0.8\n"),
-                       ("tables/comparison.csv", "culture,value\nkorean,0.8\n")):
-        (common / kind).parent.mkdir(exist_ok=True)
-        (common / kind).write_text(text)
-    (common / "summary.json").write_text(json.dumps(
-        {"versions": {"python": "3.11.7"}, "revision": "1a2b3c4", "digest": "0f3a5c7e9b1d"}))
+TITLE = "Tea beats coffee & cocoa in 2 of 3 towns"
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The folder of a built report."""
     outputs = tmp_path_factory.mktemp("outputs")
-    study(outputs / "smoke")
+    reports.study(outputs / "smoke", base_model="stand-in-tiny", tau=0.7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CULTURELLM_OUTPUTS", str(outputs))
         assert report.build("smoke", ["korean"]) == outputs / "smoke" / "report" / "index.html"
     return outputs / "smoke" / "report"
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Writes ``params/studies/toy.yaml`` into a copy of ``params``."""
+    def write(text: str) -> None:
+        if not (tmp_path / "params").exists():
+            shutil.copytree(paths.PARAMS, tmp_path / "params")
+        (tmp_path / "params" / "studies" / "toy.yaml").write_text(f"title: Toy\ncultures: [korean]\n{text}")
+        monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    return write
 
 
 class Page(HTMLParser):
@@ -125,18 +86,31 @@ def test_every_stage_has_a_page_and_the_index_leads_to_it(built):
     for folder, stage in PLACES:
         assert (built / "main" / folder / f"{stage}.html").is_file()
         assert f'href="main/{folder}/{stage}.html"' in index
-    assert re.findall(r'caption-text">([^<]+)', index)[:4] == ["Across cultures", "Korean", "CultureLLM-One", "About"]
+    for name in ("methods", "limits", "provenance"):
+        assert f'href="{name}.html"' in index
+    assert re.findall(r'caption-text">([^<]+)', index)[:4] == ["This study", "Across cultures", "Korean",
+                                                              "CultureLLM-One"]
 
 
-def test_the_index_opens_on_findings_and_figures(built):
+def test_the_index_opens_on_question_answer_and_figures(built):
     page = Page(built / "index.html")
-    order = [page.text.index(part) for part in ("Smoke test", "figures of a toy model", "What we found",
-                                                "Korean answers are", "Who speaks for whom", "Every page")]
+    order = [page.text.index(part) for part in (
+        "Smoke test", "The question.", "figures of a toy model", "The answer", "Korean answers are", "Before and after",
+        "Who speaks for whom", "What this is", "What could not be claimed", "Every page")]
     assert order == sorted(order)
-    assert page.alts == ["Tea beats coffee & cocoa in 2 of 3 towns"]
+    assert page.alts == [TITLE, TITLE]
     links = re.findall(r'href="(_downloads/[^"]+\.csv)"', (built / "index.html").read_text())
-    assert {Path(link).name for link in links} == {"matrix.csv", "comparison.csv"}
+    assert [Path(link).name for link in links] == ["before_and_after.csv", "matrix.csv", "comparison.csv"]
     assert all((built / link).is_file() for link in links)
+
+
+def test_a_figure_leads_to_the_cell_that_made_it(built):
+    index = (built / "index.html").read_text()
+    assert 'href="main/common/07_summary.html#main-common-07-summary-matrix"' in index
+    source = (built / "main/common/07_summary.html").read_text()
+    anchor = source.index('id="main-common-07-summary-matrix"')
+    assert source.index("draw") > anchor                     # the code, folded, then the picture, then its data
+    assert "matrix.csv" in source[anchor:source.index('id="main-common-07-summary-before-and-after"')]
 
 
 def test_code_is_folded_and_nothing_is_left_over(built):
@@ -149,24 +123,16 @@ def test_code_is_folded_and_nothing_is_left_over(built):
         assert gone not in source
     assert "<script>alert" not in source
     assert "<script>alert(1)</script> nearer" in page.text
-    assert page.folded == 5            # settings, imports, drawing with what led to it, writing, findings
+    assert page.folded == 7    # settings, imports, drawing with what led to it, items, their notice, writing, findings
     assert page.text.index("What we see") < page.text.index("Look")
     assert "Korean · 05 Title of 05_evaluation" in page.text
-    assert page.alts == ["Tea beats coffee & cocoa in 2 of 3 towns"]
+    assert page.alts == [TITLE]
 
 
-def test_settings_are_a_table_that_marks_what_was_changed(built):
-    source = (built / "main" / "korean" / "04_fine_tuning.html").read_text()
-    assert "2 of 4 differ" in source
-    assert "<strong>0.7</strong> (default 0.8)" in source
-    assert "similarity that is asked for, 0 to 1" in source
-
-
-def test_provenance_says_what_ran_when(built):
-    text = Page(built / "provenance.html").text
-    assert "2026-01-02 03:04:05" in text
-    assert "1a2b3c4" in text
-    assert text.count("0f3a5c7e9b1d") == 10       # nine notebooks and the summary
+def test_texts_that_may_offend_are_folded_behind_a_notice_and_stay_text(built):
+    page = Page(built / "main" / "korean" / "05_evaluation.html")
+    assert "turnip" not in page.text
+    assert f'<summary>{executed.NOTICE}</summary><table><tr><td>you are a &lt;i>turnip' in page.path.read_text()
 
 
 def test_no_page_fetches_anything_from_a_network(built):
@@ -182,48 +148,61 @@ def test_no_page_fetches_anything_from_a_network(built):
     assert not (built / "_static" / "mathjax").exists()
 
 
-def test_several_variants_are_told_apart(outputs, monkeypatch):
-    study(outputs / "smoke", "main")
-    study(outputs / "smoke", "paper_labels")
-    found = [pages.Page(variant, *place, fake("07 Title"), f" ({variant})")
-             for variant in ("main", "paper_labels") for place in PLACES]
-    text = pages.index("A study", found, outputs / "nowhere")
-    assert "## What we found (main)" in text
-    assert "## What we found (paper_labels)" in text
-    assert ":caption: Korean (paper_labels)" in text
-    assert "one culture (Korean)" in text
+def test_icons_are_pictures_and_their_library_is_gone(built):
+    source = (built / "index.html").read_text()
+    assert not (built / slimming.ICONS).exists()
+    assert "fontawesome" not in source
+    assert "fa-solid" not in source
+    assert len(re.findall(r'<svg class="[^"]*svg-inline--fa[^"]*"[^>]*viewBox="0 0 \d+ 512"', source)) >= 8
+
+
+def test_several_variants_are_told_apart(outputs, toy):
+    toy("variants: {first: {}, second: {epochs: 3}}")
+    for name in ("first", "second"):
+        reports.study(outputs / "toy", name, epochs=4 if name == "first" else 3)
+    index = (report.build("toy").parent / "index.html").read_text()
+    assert re.findall(r"<h2>(The answer[^<]*|What we found[^<]*)<", index) == [
+        "The answer (first)", "What we found (second)"]
+    assert "Korean (second)" in re.findall(r'caption-text">([^<]+)', index)
+    assert "one culture (Korean)" in index
+
+
+def test_a_study_that_compares_opens_on_the_comparison_and_shows_no_page_twice(outputs, toy):
+    toy("question: Do epochs matter?\ncompare: epochs\nvariants: {few: {epochs: 1}, many: {epochs: 2}}")
+    reports.study(outputs / "toy", "few", epochs=1)
+    reports.study(outputs / "toy", "many", [("korean", stage) for stage in pages.OF_CULTURE], epochs=2)
+    reports.compared(outputs / "toy", ("few", "many"))
+    built = report.build("toy").parent
+    page = Page(built / "index.html")
+    order = [page.text.index(part) for part in (
+        "Do epochs matter?", "The answer", "No variant differs", "Variant by variant", "What this is")]
+    assert order == sorted(order)
+    captions = re.findall(r'caption-text">([^<]+)', page.path.read_text())
+    assert captions[:3] == ["This study", "The comparison", "Across cultures (few)"]
+    assert captions[-1] == "Variant many"
+    assert (built / "many/korean/04_fine_tuning.html").is_file()
+    assert not (built / "many/korean/01_seed_extraction.html").exists()     # the same as in the first
 
 
 def test_wordings_have_their_pages_where_they_lie_in_the_order_of_the_notebooks():
     own, one = [["01_seed_extraction", "04_fine_tuning", "05_evaluation"], ["04_fine_tuning", "05_evaluation"]]
-    shared = ["02_augmentation", "03_filtering", "06_human_study", "07_summary"]
+    shared = ["02_augmentation", "03_filtering", "06_human_study"]
+    across = ["07_summary", "08_transfer", "09_open_answers"]
     cultures = ["turkish", "german"]
 
     def grouped(found):
         return [(folder, [stage for _, stage in group]) for folder, group in groupby(found, key=lambda place: place[0])]
 
     assert grouped(pages.places(cultures, dict.fromkeys(cultures, "common"))) == [
-        ("common", shared), ("turkish", own), ("german", own), ("one", one)]
+        ("common", [*shared, *across]), ("turkish", own), ("german", own), ("one", one)]
     assert grouped(pages.places(cultures, {name: name for name in cultures})) == [
-        ("common", ["07_summary"]), *((name, sorted([*own, *shared[:3]])) for name in cultures), ("one", one)]
+        ("common", across), *((name, sorted([*own, *shared])) for name in cultures), ("one", one)]
 
 
-def test_a_study_in_local_languages_has_the_wordings_of_a_culture_among_its_pages(outputs):
-    found = [pages.Page("main", *place, fake("07 Title")) for place in LOCAL]
-    text = pages.index("A study", found, outputs / "nowhere")
-    line, = [line for line in text.splitlines() if line.startswith("| Korean | ")]
-    assert re.findall(r"\(([^)]+)\.ipynb\)", line) == [f"main/korean/{stage}" for stage in (
-        "01_seed_extraction", "02_augmentation", "03_filtering", "04_fine_tuning", "05_evaluation", "06_human_study")]
-    assert "| Across cultures | [07 Summary](main/common/07_summary.ipynb) |" in text
-
-
-def test_a_report_looks_for_wordings_where_the_language_of_each_variant_puts_them(outputs, monkeypatch, tmp_path):
-    shutil.copytree(paths.PARAMS, tmp_path / "params")
-    (tmp_path / "params" / "studies" / "toy.yaml").write_text(
-        "title: Toy\ncultures: [korean]\nvariants:\n  main: {}\n  own: {language: local}\n")
-    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
-    study(outputs / "toy")
-    study(outputs / "toy", "own", LOCAL)
+def test_a_report_looks_for_wordings_where_the_language_of_each_variant_puts_them(outputs, toy):
+    toy("variants:\n  main: {}\n  own: {language: local}\n")
+    reports.study(outputs / "toy")
+    reports.study(outputs / "toy", "own", LOCAL)
     (outputs / "toy/own/korean/03_filtering.ipynb").unlink()
     with pytest.raises(UserError, match=r"toy/own/korean/03_filtering.ipynb is missing: run .* with culture korean"):
         report.build("toy")
@@ -233,7 +212,7 @@ def test_a_report_looks_for_wordings_where_the_language_of_each_variant_puts_the
 
 
 def test_a_missing_notebook_says_which_to_run(outputs):
-    study(outputs / "smoke")
+    reports.study(outputs / "smoke")
     (outputs / "smoke/main/korean/05_evaluation.ipynb").unlink()
     with pytest.raises(UserError, match=r"korean/05_evaluation.ipynb is missing: run `make report STUDY=smoke`, or "
                                         r"notebooks/05_evaluation.ipynb with culture korean"):
@@ -257,7 +236,7 @@ def stopped(path: Path) -> None:
 @pytest.mark.parametrize(("harm", "sentence"), [(broken, "is not a notebook"), (never_run, "was never run"),
                                                 (stopped, "stopped with an error")])
 def test_a_harmed_notebook_is_named(outputs, harm, sentence):
-    study(outputs / "smoke")
+    reports.study(outputs / "smoke")
     harm(outputs / "smoke/main/one/04_fine_tuning.ipynb")
     with pytest.raises(UserError, match=f"one/04_fine_tuning.ipynb {sentence}"):
         report.build("smoke", ["korean"])
@@ -265,13 +244,14 @@ def test_a_harmed_notebook_is_named(outputs, harm, sentence):
 
 def test_a_page_with_a_warning_fails_and_the_old_report_stays(built, outputs):
     shutil.copytree(built.parent, outputs / "smoke")
-    before = (outputs / "smoke/report/index.html").read_bytes()
-    path = outputs / "smoke/main/common/03_filtering.ipynb"
-    nbformat.write(fake("03 Title\n\n[nowhere](missing.md)"), path)
+    before = [(outputs / "smoke" / name).read_bytes() for name in ("report/index.html", "headline.json")]
+    found = reports.notebook("03_filtering")
+    found.cells[0] = new_markdown_cell("# 03 Title\n\n[nowhere](missing.md)")
+    reports.put(outputs / "smoke/main/common/03_filtering.ipynb", found)
     with pytest.raises(UserError, match=r"main/common/03_filtering\.ipynb.*missing\.md"):
         report.build("smoke", ["korean"])
-    assert (outputs / "smoke/report/index.html").read_bytes() == before
-    assert sorted(path.name for path in (outputs / "smoke").iterdir()) == ["main", "report"]
+    assert [(outputs / "smoke" / name).read_bytes() for name in ("report/index.html", "headline.json")] == before
+    assert sorted(path.name for path in (outputs / "smoke").iterdir()) == ["headline.json", "main", "report"]
 
 
 def test_the_command_line_says_one_sentence(outputs, monkeypatch, capsys):
@@ -280,18 +260,37 @@ def test_the_command_line_says_one_sentence(outputs, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("Error: there is no culture 'atlantis'")
 
 
-def test_settings_stamp_findings_and_titles_are_read_from_a_notebook():
-    notebook = fake("01 Title", "1 < 2")
-    assert executed.settings(notebook)["tau"] == (0.7, 0.8, "similarity that is asked for, 0 to 1")
-    assert executed.settings(notebook)["cultures"] == (["korean", "german"], ["korean", "german"], "who takes part")
-    assert executed.stamp(notebook) == ("2026-01-02 03:04:05", 61.2, "1a2b3c4", "0f3a5c7e9b1d")
-    assert executed.findings(notebook) == "- 1 &lt; 2"
-    assert executed.figure_title(SVG) == "Tea beats coffee & cocoa in 2 of 3 towns"
+@pytest.fixture
+def small() -> nbformat.NotebookNode:
+    found = reports.notebook("03_filtering", {"study": "smoke", "tau": 0.7}, finding="1 < 2")
+    found.cells[1].source = PARAMETERS
+    return found
+
+
+def test_settings_stamp_findings_and_titles_are_read_from_a_notebook(small):
+    assert executed.settings(small)["tau"] == (0.7, 0.8, "similarity that is asked for, 0 to 1")
+    assert executed.settings(small)["cultures"] == (["korean", "german"], ["korean", "german"], "who takes part")
+    assert executed.stamp(small) == ("2026-01-02 03:04:05", 61.2, "1a2b3c4", "0f3a5c7e9b1d",
+                                     "Abacus 9 · 2 cores · 8 GB memory · no GPU")
+    assert executed.sentences(small) == ["1 &lt; 2", "The second."]
+    assert executed.title(small) == "03 Title of 03_filtering"
+    assert executed.figure_title(reports.SVG) == TITLE
     assert executed.figure_title("<svg></svg>") == "Figure"
 
 
-def test_a_notebook_run_by_hand_has_no_papermill_metadata():
-    notebook = fake("01 Title")
-    del notebook.metadata["papermill"]
-    assert executed.settings(notebook)["tau"].value == 0.8
-    assert executed.stamp(notebook) == ("–", None, "1a2b3c4", "0f3a5c7e9b1d")
+def test_settings_are_a_table_that_marks_what_was_changed(small):
+    table = executed.for_readers(small, "", {}, {}).cells[1].outputs[0].data["text/html"]
+    assert "2 of 4 differ" in table
+    assert "<strong>0.7</strong> (default 0.8)" in table
+    assert "similarity that is asked for, 0 to 1" in table
+
+
+def test_a_notebook_run_by_hand_has_no_papermill_metadata(small):
+    del small.metadata["papermill"]
+    assert executed.settings(small)["tau"].value == 0.8
+    assert executed.stamp(small)[:4] == ("–", None, "1a2b3c4", "0f3a5c7e9b1d")
+
+
+def test_saved_figures_are_found_in_the_order_in_which_they_are_shown():
+    assert executed.saved_figures(reports.notebook("07_summary", figures=("b", "a"))) == ["b", "a"]
+    assert executed.saved_figures(reports.notebook("07_summary")) == []

@@ -3,8 +3,9 @@
 >>> report.build("laptop")                    # outputs/laptop/report/index.html
 >>> report.build("smoke", ["korean"])
 
-Sphinx with MyST-NB renders copies of the notebooks (see ``executed``) and two pages of its own (see ``pages``) in a
-temporary folder beside the report, which then takes the old report's place: nobody sees half a report.
+Sphinx with MyST-NB renders copies of the notebooks (see ``executed``) and pages of its own (``index``, ``methods``,
+``limits``, ``provenance``) in a temporary folder beside the report, which then takes the old report's place: nobody
+sees half a report. The headline figures of the run before are kept beside it (``headline``).
 """
 
 import io
@@ -12,57 +13,93 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
 
 from culturellm_utils import paths, studies
 from culturellm_utils.errors import UserError
+from culturellm_utils.parameters import COMMON, COMPARISON
 from culturellm_utils.records import write_text
-from culturellm_utils.report import executed, pages
-from culturellm_utils.report.pages import Page
+from culturellm_utils.report import executed, headline, index, limits, methods, pages, provenance, slimming
+from culturellm_utils.report.pages import Page, Study
 
 
-def build(study: str, cultures: Sequence[str] = (), variants: Sequence[str] = ()) -> Path:
-    """Build ``outputs/<study>/report`` and return its ``index.html``. Without ``cultures`` or ``variants``: all that
-    the study names.
+def build(study: str, cultures: Sequence[str] = ()) -> Path:
+    """Build ``outputs/<study>/report`` and return its ``index.html``. Without ``cultures``: all that the study names.
 
     Raises UserError, and leaves an earlier report as it was, when a notebook is missing, broken, never ran or failed,
     or when a page cannot be rendered without a warning.
     """
+    whole = read(study, cultures)
+    home = whole.home
+    now = headline.of(whole)
+    before = headline.remember(home, now)
+    with tempfile.TemporaryDirectory(dir=home, prefix=".report-") as folder:
+        source, html = Path(folder, "source"), Path(folder, "html")
+        _write_sources(whole, source, headline.section(now, before))
+        _render(source, html, f"CultureLLM: {study}")
+        slimming.slim(html)
+        _replace(home / "report", html, Path(folder, "old"))
+    headline.keep(home, now, before)
+    return home / "report" / "index.html"
+
+
+def read(study: str, cultures: Sequence[str] = ()) -> Study:
+    """The executed notebooks of a study. Raises UserError when one is missing, broken, never ran or failed."""
     plan = studies.study(study)
     cultures = list(cultures) or plan["cultures"]
     for name in cultures:
         studies.culture(name)
-    variants = list(variants) or list(plan["variants"])
-    found = [_page(study, variant, *place, arm=f" ({variant})" if len(variants) > 1 else "")
-             for variant in variants
-             for place in pages.places(cultures, {name: studies.place(study, name, variant) for name in cultures})]
-    home = paths.outputs() / study
-    with tempfile.TemporaryDirectory(dir=home, prefix=".report-") as folder:
-        source, html = Path(folder, "source"), Path(folder, "html")
-        for page in found:
-            write_text(source / f"{page.name}.ipynb", nbformat.writes(executed.for_readers(page.notebook, page.prefix)))
-        for variant in variants:
-            for kind in ("figures", "tables"):
-                made = home / variant / "common" / kind
-                if made.is_dir():
-                    shutil.copytree(made, source / kind / variant)
-        write_text(source / "index.md", pages.index(plan["title"], found, source))
-        write_text(source / "provenance.md", pages.provenance(study, found, home))
-        _render(source, html, f"CultureLLM: {study}")
-        _slim(html)
-        _replace(home / "report", html, Path(folder, "old"))
-    return home / "report" / "index.html"
+    return Study(study, plan, paths.outputs() / study, list(_pages(study, plan, cultures)))
 
 
-def _page(study: str, variant: str, folder: str, stage: str, arm: str) -> Page:
+def _write_sources(study: Study, source: Path, changes: str) -> None:
+    """Everything that Sphinx reads: the pages, and the figures and tables beside the notebooks."""
+    for page in study.pages:
+        anchors = {figure: page.anchor(figure) for figure in page.figures}
+        copy = executed.for_readers(page.notebook, page.prefix, anchors, page.data)
+        write_text(source / f"{page.name}.ipynb", nbformat.writes(copy))
+    for place in dict.fromkeys(page.place for page in study.pages):
+        for kind in ("figures", "tables"):
+            if (place / kind).is_dir():
+                shutil.copytree(place / kind, source / kind / place.relative_to(study.home))
+    unclaimed = limits.found(study)
+    write_text(source / "index.md", index.page(study, len(unclaimed), changes))
+    write_text(source / "methods.md", methods.page(study))
+    write_text(source / "limits.md", limits.page(unclaimed))
+    write_text(source / "provenance.md", provenance.page(study))
+
+
+def _pages(study: str, plan: dict, cultures: list[str]) -> Iterator[Page]:
+    """Every page of a study, in the order of the navigation.
+
+    In a study that compares, a variant other than the first has the pages of what it ran itself: what it shares with an
+    earlier variant is shown there.
+    """
+    whole, homes = studies.whole(plan), studies.homes(study, cultures)
+    several = len(plan["variants"]) > 1
+    if plan["compare"]:
+        yield _page(study, COMPARISON, COMMON, pages.COMPARED)
+    for variant in plan["variants"]:
+        worded = {name: studies.place(study, name, variant) for name in cultures}
+        found = pages.places(cultures, worded)
+        if variant not in whole:
+            models = [*studies.models(plan, variant, cultures), COMMON]
+            found = [(folder, stage) for folder, stage in found if folder in models and stage in pages.OF_ARM
+                     and homes.get((stage, folder, variant), variant) == variant]
+        for folder, stage in found:
+            yield _page(study, variant, folder, stage, f" ({variant})" if several else "", variant not in whole)
+
+
+def _page(study: str, variant: str, folder: str, stage: str, arm: str = "", gathered: bool = False) -> Page:
     """One executed notebook of a study."""
-    whose = "" if folder == pages.COMMON else f" with culture {folder}"
+    whose = "" if folder == COMMON else f" with culture {folder}"
     remedy = f"run `make report STUDY={study}`, or notebooks/{stage}.ipynb{whose}, then build the report again"
-    path = paths.outputs() / study / variant / folder / f"{stage}.ipynb"
-    return Page(variant, folder, stage, executed.read(path, remedy), arm)
+    home = paths.outputs() / study
+    notebook = executed.read(home / variant / folder / f"{stage}.ipynb", remedy)
+    return Page(variant, folder, stage, notebook, arm, gathered, home)
 
 
 def _render(source: Path, html: Path, title: str) -> None:
@@ -82,18 +119,6 @@ def _render(source: Path, html: Path, title: str) -> None:
     said = re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue()).replace(f"{source}{os.sep}", "").strip()
     if said:
         raise UserError(f"the report cannot be built, Sphinx says of a page: {said.splitlines()[0]}")
-
-
-def _slim(html: Path) -> None:
-    """Remove what only developers of the theme need: four of six megabytes."""
-    for path in [*html.rglob("*.map"), *html.glob("_static/*.html"), html / ".buildinfo", html / "objects.inv"]:
-        path.unlink(missing_ok=True)
-    for folder in (html / "_sources", html / "_static" / "locales"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for path in [*html.rglob("*.js"), *html.rglob("*.css")]:
-        text = path.read_text(encoding="utf-8")
-        if "sourceMappingURL" in text:
-            path.write_text(re.sub(r"(//|/\*)# sourceMappingURL=\S+( ?\*/)?", "", text), encoding="utf-8")
 
 
 def _replace(place: Path, new: Path, old: Path) -> None:

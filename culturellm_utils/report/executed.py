@@ -1,8 +1,8 @@
 """One executed notebook: what ran it, what it found, and a copy that people who know no Python can read.
 
->>> notebook = read(paths.outputs() / "laptop/main/korean/05_evaluation.ipynb")
->>> findings(notebook)
-"- Held-out wordings, mean over cultures: ..."
+>>> notebook = read(paths.outputs() / "laptop/main/korean/05_evaluation.ipynb", "run it")
+>>> sentences(notebook)
+["Held-out wordings, as most people answered: ...", ...]
 >>> settings(notebook)["epochs"]
 Setting(value=2, default=8, meaning="passes over the training rows, 1 to 1000")
 """
@@ -12,6 +12,7 @@ import html
 import io
 import re
 import tokenize
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,17 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
+from culturellm_utils.figures import saved_as
 
 #: What a page can show without a network. Widgets and LaTeX need scripts from elsewhere.
 SHOWN = ("text/html", "text/markdown", "text/plain", "image/svg+xml", "image/png", "image/jpeg")
 WIDGETS = ("application/vnd.jupyter.widget-view+json", "application/javascript")
 FINDINGS = "## What we see"
-STAMP = re.compile(r"git (\S+) · parameters ([0-9a-f]+)")
+STAMP = re.compile(r"git (\S+) · parameters ([0-9a-f]+)(?:\nran on (.+))?")
+#: Cells whose tables hold texts that may offend: labelled sentences of hate and abuse among them.
+SENSITIVE = "sensitive"
+NOTICE = "Notice: this shows texts that may offend or hurt. Open it to read them."
+SVG = "image/svg+xml"
 
 
 class Setting(NamedTuple):
@@ -38,12 +44,14 @@ class Setting(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """When a notebook ran (UTC, to the second), how long (seconds), at which revision, with which parameters."""
+    """When a notebook ran (UTC, to the second), how long (seconds), at which revision, with which parameters, and on
+    what kind of machine."""
 
     started: str
     seconds: float | None
     revision: str
     digest: str
+    machine: str
 
 
 def read(path: Path, remedy: str) -> NotebookNode:
@@ -86,15 +94,32 @@ def stamp(notebook: NotebookNode) -> Stamp:
     run = notebook.metadata.get("papermill", {})
     printed = "".join(output.text for cell in notebook.cells if cell.cell_type == "code"
                       for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")
-    revision, digest = next(iter(STAMP.findall(printed)), ("–", "–"))
-    return Stamp((run.get("start_time") or "–")[:19].replace("T", " "), run.get("duration"), revision, digest)
+    revision, digest, machine = next(iter(STAMP.findall(printed)), ("–", "–", ""))
+    return Stamp((run.get("start_time") or "–")[:19].replace("T", " "), run.get("duration"), revision, digest,
+                 machine or "–")
 
 
-def findings(notebook: NotebookNode) -> str:
-    """The sentences of "What we see", as Markdown; empty when the notebook shows none."""
+def sentences(notebook: NotebookNode) -> list[str]:
+    """The sentences of "What we see", as Markdown; none when the notebook shows none."""
     shown = [safe(output.data["text/markdown"]) for cell in _section(notebook.cells, FINDINGS)
              if cell.cell_type == "code" for output in cell.outputs if "text/markdown" in output.get("data", {})]
-    return "\n".join(shown)
+    return [line.removeprefix("- ") for text in shown for line in text.splitlines() if line.strip()]
+
+
+def title(notebook: NotebookNode) -> str:
+    """The notebook's own title."""
+    first = notebook.cells[0].source.partition("\n")[0]
+    return first.removeprefix("# ")
+
+
+def saved_figures(notebook: NotebookNode) -> list[str]:
+    """Names of the figures that the notebook saved, in the order in which it shows them."""
+    return [name for cell in notebook.cells if cell.cell_type == "code" for name in _saved(cell.outputs)]
+
+
+def _saved(outputs: list[NotebookNode]) -> list[str]:
+    names = [saved_as(output.data[SVG]) for output in outputs if SVG in output.get("data", {})]
+    return [name for name in names if name]
 
 
 def safe(markdown: str) -> str:
@@ -109,11 +134,12 @@ def figure_title(svg: str) -> str:
     return html.unescape(" ".join(line.strip() for size, line in bold if float(size) == largest)) or "Figure"
 
 
-def for_readers(notebook: NotebookNode, name: str) -> NotebookNode:
+def for_readers(notebook: NotebookNode, name: str, anchors: Mapping[str, str], data: Mapping[str, str]) -> NotebookNode:
     """A copy to be rendered: ``name`` before the title, findings first, code folded, settings as a table, no leftovers.
 
     Code that shows nothing joins the next code cell, so that one "Show code" stands above what it made; a step that
-    shows nothing at all says so.
+    shows nothing at all says so. A saved figure's cell is an anchor, and below it stands a link to its ``data``. What
+    cells tagged ``sensitive`` show is folded behind a notice.
     """
     cells: list[NotebookNode] = []
     for cell in notebook.cells:
@@ -126,7 +152,13 @@ def for_readers(notebook: NotebookNode, name: str) -> NotebookNode:
             if cells and tagged(cells[-1], "hide-input") and not cells[-1].outputs:
                 source = f"{cells.pop().source}\n\n{source}"
             outputs = [_shown(output) for output in cell.outputs if not _leftover(output, cell)]
-            cells.append(_code(source, "hide-input", outputs))
+            made = _saved(cell.outputs)
+            if made:
+                cells.append(new_markdown_cell("\n".join(f"({anchors[figure]})=" for figure in made)))
+            cells.append(_code(source, "hide-input", _folded(outputs) if tagged(cell, SENSITIVE) else outputs))
+            links = [f"[{figure}.csv]({data[figure]})" for figure in made if figure in data]
+            if links:
+                cells.append(new_markdown_cell(f"Data of this figure: {', '.join(links)}"))
     for cell in cells:
         if tagged(cell, "hide-input") and not cell.outputs:
             cell.outputs = [_html('<p class="silent">This step ran without error and has nothing to show.</p>')]
@@ -154,13 +186,19 @@ def _section(cells: list[NotebookNode], heading: str) -> list[NotebookNode]:
 
 def _code(source: str, tag: str, outputs: list[NotebookNode]) -> NotebookNode:
     """A code cell; its figures have their titles as alternative text."""
-    figures = [output.data["image/svg+xml"] for output in outputs if "image/svg+xml" in output.get("data", {})]
+    figures = [output.data[SVG] for output in outputs if SVG in output.get("data", {})]
     return new_code_cell(source, outputs=outputs, metadata={
         "tags": [tag], "mystnb": {"image": {"alt": "; ".join(map(figure_title, figures)) or "Figure"}}})
 
 
 def _html(text: str) -> NotebookNode:
     return new_output("display_data", data={"text/html": text})
+
+
+def _folded(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Tables behind a notice."""
+    return [_html(f'<details class="notice"><summary>{NOTICE}</summary>{output.data["text/html"]}</details>')
+            if "text/html" in output.get("data", {}) else output for output in outputs]
 
 
 def _leftover(output: NotebookNode, cell: NotebookNode) -> bool:
