@@ -85,7 +85,7 @@ def test_less_than_half_is_too_few():
     assert reasons(rated("a", GOOD[:6])) == {}
     assert reasons(rated("a", GOOD[:5])) == {"a": "too few"}
     assert reasons(rated("a", GOOD[:1]), Rules(share_of_pairs=0)) == {}
-    assert reasons(rated("a", [], same=5)) == {"a": "too few"}                         # the checks alone are nothing
+    assert reasons(rated("a", GOOD[:5], same=5)) == {"a": "too few"}                   # checks are no pairs
 
 
 @pytest.mark.parametrize(("status", "out"), [("APPROVED", False), ("AWAITING REVIEW", False), ("ACTIVE", False),
