@@ -216,9 +216,9 @@ def test_who_comes_from_prolific_is_known_and_gets_the_link_when_done(browser, t
     browser.evaluate('byId("consent").checked = true; byId("begin").requestSubmit()')
     for _ in range(3):
         press(browser, "3", "ArrowRight")
-    assert browser.evaluate('byId("finish").hidden')
+    assert not browser.evaluate('byId("finish").checkVisibility()')
     browser.evaluate('document.querySelector("#end .download").click()')
-    assert browser.evaluate('[byId("finish").hidden, byId("finish").href].join()') == f"false,{link}"
+    assert browser.evaluate('[byId("finish").checkVisibility(), byId("finish").href].join()') == f"true,{link}"
     assert len(browser.evaluate("csvText()").splitlines()) == 4
     browser.open(f"{page}?PROLIFIC_PID=another")                         # the next person on this device starts anew
     assert browser.evaluate('[byId("start").hidden, byId("rater").value].join()') == "false,another"
