@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
+from statsmodels.stats.proportion import proportion_confint
 
 from culturellm_utils import alignment, power
 from culturellm_utils.power import Components
@@ -26,7 +27,8 @@ FEWEST_POSITIONS = 10
 RULE = (
     f"95% intervals: from {MANY} people and {MANY} pairs on, a bootstrap that resamples people and pairs; with fewer, "
     "a linear mixed model with crossed random effects of person and pair (the bootstrap where it cannot be fitted); of "
-    "one person, and of automatic raters, a bootstrap over pairs, which says nothing about other raters."
+    "one person, and of automatic raters, a bootstrap over pairs, which says nothing about other raters. Where all "
+    "ratings pass, or none, the exact binomial interval over pairs."
 )
 Figure = dict[str, Any]
 
@@ -36,11 +38,15 @@ def mean(frame: pd.DataFrame, column: str, bounds: tuple[float, float], samples:
     """Mean of ``column`` with the 95% interval of ``RULE``; a row of ``frame`` is a rating (rater_id, pair_id, column).
 
     ``bounds`` are the ends of the scale, which no interval passes. ``sampled`` says that the raters are a sample of
-    those who might rate. ``low`` and ``high`` are None where nothing varies or there is but one pair.
+    those who might rate. ``low`` and ``high`` are None where there is but one pair, or no rating differs; where all
+    pass or none, the interval is the exact binomial one over pairs (Clopper and Pearson 1934).
     """
     values = frame[column].astype(float)
     found = {"value": float(values.mean()), "low": None, "high": None, "method": "none"}
     raters, pairs = frame["rater_id"].nunique(), frame["pair_id"].nunique()
+    if pairs >= 2 and values.nunique() < 2 and bounds == (0, 1):
+        low, high = proportion_confint(pairs * found["value"], pairs, method="beta")
+        return found | {"low": float(low), "high": float(high), "method": "exact binomial over pairs"}
     if pairs < 2 or values.nunique() < 2:
         return found
     if not sampled or raters < 2:

@@ -205,13 +205,31 @@ class Evaluation(Training, Chat):
         return value
 
 
-class HumanStudy(Worded):
+class HumanStudy(Worded, Chat):
     questions_path: str
     pairs: int = Field(ge=1, le=10000)
     attention_checks: int = Field(ge=0, le=100)
+    form_language: str
+    consent_path: str
+    completion_url: str
+    cleaning_path: str
+    expected_sd: float = Field(gt=0, le=2)
+    expected_pass_rate: float = Field(gt=0, lt=1)
+    pair_share: float = Field(ge=0, lt=1)
+    rater_share: float = Field(ge=0, lt=1)
+    wanted_half_width: float = Field(gt=0, le=4)
+    wanted_difference: float = Field(gt=0, le=4)
     encoder: str = Field(min_length=1)
+    chat_rater: bool
     pass_rating: int = Field(ge=2, le=5)
     bootstrap_samples: int = Field(ge=100, le=100000)
+
+    @field_validator("chat_rater")
+    @classmethod
+    def _live(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("chat_backend") == "recorded":
+            raise ValueError("no rating is recorded: set chat_backend to openai or batch")
+        return value
 
 
 class Summary(Knobs):
@@ -219,6 +237,11 @@ class Summary(Knobs):
     questions_path: str
     wvs_path: str
     country_weighting: Literal["equal", "respondents"]
+    cultures: list[Name] = Field(min_length=1)
+    bootstrap_samples: int = Field(ge=100, le=100000)
+
+
+class Transfer(Knobs):
     cultures: list[Name] = Field(min_length=1)
     bootstrap_samples: int = Field(ge=100, le=100000)
 
@@ -245,6 +268,7 @@ MODELS: dict[str, type[Knobs]] = {
     "05_evaluation": Evaluation,
     "06_human_study": HumanStudy,
     "07_summary": Summary,
+    "08_transfer": Transfer,
     "09_open_answers": OpenAnswers,
     "10_comparison": Comparison,
 }

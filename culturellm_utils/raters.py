@@ -70,6 +70,15 @@ def by_chat(client: Client, pairs: Sequence[Pair],
     return ratings, order, replies
 
 
+def order_sentence(order: Mapping[str, Any]) -> str:
+    """What ``by_chat`` counts, in words."""
+    said = f"The chat model rated {order['rated']} of {order['pairs']} pairs"
+    if not order["both_orders"]:
+        return f"{said}."
+    return (f"{said}; with the two texts exchanged it gave the same rating to {order['same']:.0%} of "
+            f"{order['both_orders']} and {order['shift']:+.2f} points on average.")
+
+
 def _read(_: Request, reply: Reply) -> Verdict:
     """The verdict on a reply: its rating. A bare digit without JSON will do."""
     bare = reply.text.strip()

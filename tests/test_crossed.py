@@ -100,6 +100,13 @@ def test_no_interval_where_nothing_varies_or_there_is_one_pair(table):
     assert (found["low"], found["high"], found["method"]) == (None, None, "none")
 
 
+def test_a_rate_of_one_has_the_exact_interval_over_pairs():
+    found = crossed.mean(frame(np.ones((3, 10))), "rating", (0, 1), 100, 0)
+    assert (found["low"], found["high"]) == pytest.approx((0.025 ** (1 / 10), 1.0))
+    found = crossed.mean(frame(np.zeros((1, 10))), "rating", (0, 1), 100, 0)
+    assert (found["low"], found["high"]) == pytest.approx((0.0, 1 - 0.025 ** (1 / 10)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.sampled_from([1, 3, 5, 5, float("nan")]), min_size=4, max_size=4), min_size=1, max_size=5))
 def test_any_ratings_get_a_mean_within_an_interval_on_the_scale(rows):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from culturellm_utils import human_study, prompts, raters
+from culturellm_utils import human_study, parameters, prompts, raters, studies
 from culturellm_utils.client import Recorded
 from culturellm_utils.errors import UserError
 from culturellm_utils.live import OpenAI
@@ -55,6 +55,7 @@ def test_a_chat_model_rates_each_pair_in_both_orders(server):
         ("automatic: chat toy", "p0", 5), ("automatic: chat toy", "p1", 4), ("automatic: chat toy", "p2", 4),
         ("automatic: chat toy", "p3", 2)]
     assert order == {"pairs": 4, "rated": 4, "both_orders": 4, "same": 0.75, "shift": 0.5}
+    assert raters.order_sentence(order).endswith("the same rating to 75% of 4 and +0.50 points on average.")
     assert [(row.subject, row.purpose) for row in replies[:2]] == [("p0", "rating, seed first"),
                                                                    ("p0", "rating, sample first")]
     assert len(server.asked) == len(replies) == 8
@@ -69,6 +70,7 @@ def test_a_reply_that_is_no_rating_is_recorded_and_rates_nothing(server, reply, 
     made, order, replies = raters.by_chat(OpenAI(knobs(server)), PAIRS[:1])
     assert made == []
     assert order == {"pairs": 1, "rated": 0, "both_orders": 0, "same": None, "shift": None}
+    assert raters.order_sentence(order) == "The chat model rated 0 of 1 pairs."
     assert [row.outcome for row in replies] == [outcome] * 2
     assert all(row.text == reply for row in replies)
 
@@ -78,6 +80,13 @@ def test_an_unusable_reply_is_asked_again(server):
     made, _, replies = raters.by_chat(OpenAI(knobs(server, unusable_retries=1)), PAIRS[:1])
     assert [row.rating for row in made] == [3]
     assert [row.attempt for row in replies] == [0, 0, 1, 1]
+
+
+def test_a_chat_rater_needs_a_live_model():
+    wanted = studies.defaults("06_human_study") | {"chat_rater": True}
+    with pytest.raises(UserError, match="parameter 'chat_rater' is True: no rating is recorded: set chat_backend"):
+        parameters.validate(parameters.HumanStudy, wanted)
+    assert parameters.validate(parameters.HumanStudy, wanted | {"chat_backend": "openai"}).chat_rater
 
 
 def test_recorded_replies_hold_no_ratings():
