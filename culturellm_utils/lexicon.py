@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from itertools import product
 from typing import Literal
 
+import regex
 from babel import Locale, UnknownLocaleError
 from babel.core import get_global
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -143,7 +144,7 @@ def _heads(language: str, phrases: tuple[str, ...]) -> re.Pattern[str]:
 @lru_cache(maxsize=1 << 16)
 def _bare(text: str, language: str) -> str:
     """Words alone, as they are compared."""
-    return " ".join(re.sub(r"[^\w\s']", " ", languages.plain(text, language)).split())
+    return " ".join(regex.sub(r"[^\w\p{M}\s']", " ", languages.plain(text, language)).split())
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,7 @@ sameness.py's.
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from culturellm_utils import alignment, languages, lexicon, open_ended, paths, records, studies
+from culturellm_utils.errors import UserError
 from culturellm_utils.open_ended import OpenAnswer, OpenQuestion
 from culturellm_utils.parameters import OpenAnswers
 
@@ -68,18 +69,26 @@ MEASURES = {
 }
 
 
-def load(knobs: OpenAnswers) -> list[OpenAnswer]:
-    """What every culture's systems answered; none where 05 asked no open-ended question. Raises UserError for a file
-    that is missing or broken."""
-    files = [knobs.folder(culture) / "open_answers.jsonl" for culture in knobs.cultures]
-    return [row for path in files if not path.is_file() or path.stat().st_size
-            for row in records.read_rows(path, OpenAnswer)]
+def load(knobs: OpenAnswers) -> dict[str, list[OpenAnswer]]:
+    """What the systems answered, by culture, of those that were evaluated; nothing where 05 asked no open-ended
+    question. Raises UserError when no culture was evaluated, or a file is broken."""
+    files = {culture: knobs.folder(culture) / "open_answers.jsonl" for culture in knobs.cultures}
+    files = {culture: path for culture, path in files.items() if path.is_file()}
+    if not files:
+        folder = paths.shown(knobs.folder(knobs.cultures[0]).parent)
+        raise UserError(f"no culture of {folder} has an open_answers.jsonl: run 05_evaluation")
+    return {culture: records.read_rows(path, OpenAnswer) if path.stat().st_size else []
+            for culture, path in files.items()}
 
 
 def questions(answers: Sequence[OpenAnswer]) -> dict[str, OpenQuestion]:
-    """The questions that were answered, by their id, in the order of the shipped file."""
+    """The questions that were answered, by their id, in the order of the shipped file. Raises UserError
+    for an answer to another question."""
     asked = {row.question_id for row in answers}
     shipped = records.read_rows(paths.DATA / "open_questions.jsonl", OpenQuestion)
+    if unknown := sorted(asked - {question.question_id for question in shipped}):
+        raise UserError(f"open_answers.jsonl answers {unknown[0]}, which is no question of open_questions.jsonl: rerun "
+                        "05_evaluation")
     return {question.question_id: question for question in shipped if question.question_id in asked}
 
 
@@ -187,17 +196,83 @@ def _long(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_by_side(answers: Sequence[OpenAnswer], question: OpenQuestion) -> str:
-    """One question and what the systems answered, as folded HTML: what the texts say, they do not do. A system asked
-    without naming a culture has one row, that of the first culture, when it answered all alike."""
-    rows, seen = [], set()
+    """One question and what every system answered about every culture, adapters last, :func:`folded`. The answers of a
+    system that is told of no culture stand once where they are the same."""
+    rows = {}
     for row in answers:
         if row.question_id == question.question_id:
             whom = "any culture" if row.system in UNNAMED else row.culture
-            if (key := (whom, row.system, row.text if row.system in UNNAMED else row.culture)) not in seen:
-                seen.add(key)
-                rows.append((row.system, whom, row.text))
-    body = "".join("<tr>" + "".join(f'<td dir="auto" style="text-align:start">{html.escape(cell)}</td>' for cell in row)
-                   + "</tr>" for row in sorted(rows, key=lambda row: row[0] == ADAPTER))
-    return (f"<details><summary>{html.escape(question.question)} ({len(rows)} answers of language models, which may be "
-            "wrong, or offend)</summary><table border=\"0\"><thead><tr><th>system</th><th>asked about</th>"
-            f"<th>answer</th></tr></thead><tbody>{body}</tbody></table></details>")
+            rows[row.system, whom, row.text] = {"system": row.system, "asked about": whom, "answer": row.text}
+    return folded(question.question, sorted(rows.values(), key=lambda row: row["system"] == ADAPTER))
+
+
+def folded(summary: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as an HTML table that is folded under a summary with a notice: models' texts may offend. All is escaped, and
+    each cell runs in the direction of its own script."""
+    head = "".join(f'<th style="text-align:start">{html.escape(name)}</th>' for name in (rows[0] if rows else ()))
+    body = "".join("<tr>" + "".join(f'<td dir="auto" style="text-align:start">{html.escape(str(value))}</td>'
+                                    for value in row.values()) + "</tr>" for row in rows)
+    return (f"<details><summary>{html.escape(summary)} ({len(rows)} rows; written by language models, may be wrong or "
+            f'offend)</summary><div style="overflow-x:auto"><table border="0"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div></details>")
+
+
+def beside(table: pd.DataFrame, rows: Sequence[str], column: str) -> pd.DataFrame:
+    """Figures for people: ``value [low, high], n`` and what p there is, with a column for each ``column`` (system or
+    rival) of ``table``, whose values differ in the columns ``rows`` besides. Differences carry their sign."""
+    cells = [f"{amount(row.measure, row, signed=column == 'rival')}, n {row.n}"
+             + (f", p {row.p:.2g}" if hasattr(row, "p") else "") for row in table.itertuples()]
+    order = table[list(rows)].drop_duplicates()
+    wide = table.assign(cell=cells).pivot(index=list(rows), columns=column, values="cell")
+    return wide.reindex(index=order.set_index(list(rows)).index, columns=table[column].unique()).reset_index()
+
+
+def amount(measure: str, row: Any, signed: bool = False) -> str:
+    """A value with its interval: shares in percent (a difference in points), words with one digit, others with two."""
+    scale = MEASURES[measure].scale if measure in MEASURES else "share" if measure == "identical" else "cosine"
+    many, digits, unit = {"share": (100, 0, " points" if signed else "%"), "cosine": (1, 2, "")}.get(scale, (1, 1, ""))
+    rounded = (round(many * number, digits) + 0.0 for number in (row.value, row.low, row.high))  # no -0
+    value, low, high = (f"{number:{'+' if signed and number else ''}.{digits}f}" for number in rounded)
+    return f"{value}{unit} [{low}, {high}]"
+
+
+def sentences(frame: pd.DataFrame, means: pd.DataFrame, compared: pd.DataFrame, same: pd.DataFrame) -> list[str]:
+    """What the figures of :func:`measure`, :func:`estimates`, :func:`differences` and ``sameness.table`` say."""
+    if frame.empty:
+        return ["No open-ended question was asked, so there is nothing to analyse: set `open_questions` in 05."]
+    over_all = means[means["culture"] == "all"].set_index(["measure", "system"])
+    found = [f"{len(frame)} answers to {frame['question_id'].nunique()} questions about "
+             f"{', '.join(frame['culture'].unique())}; prose: {_by_system(over_all, 'prose')}.", *_no_prose(frame),
+             f"Refusals: {_by_system(over_all, 'refusal')}."]
+    for rival, rows in compared.groupby("rival", sort=False):
+        sure = [f"{row.measure} {amount(row.measure, row, signed=True)}"
+                for row in rows[rows["p"] < 0.05].itertuples()]
+        found.append(f"Against {rival}, the adapter differs beyond chance (paired permutation test, Holm) in "
+                     + (f"{len(sure)} of {len(rows)} measures: {'; '.join(sure)}." if sure else
+                        f"none of {len(rows)} measures."))
+    found += [f"Per 100 words of English prose, {name}: {_by_system(over_all, name)}."
+              for name in ("generalising", "hedging", "generic") if name in over_all.index]
+    if "generalising" not in over_all.index:
+        found.append("No answer is English prose, so generalising words were not counted.")
+    alike = same[same["measure"] == "identical"].set_index(["where", "system"])
+    found += [f"Pairs of answers of the same words {where}: {_by_system(alike, where)}"
+              + ("; the prompt of the base model names no culture." if where == "across cultures" else ".")
+              for where in dict.fromkeys(alike.index.get_level_values("where"))]
+    return [*found, "These are counts of words. They cannot say whether a statement is true, meant or offensive, nor "
+            "whom it harms: a stereotype needs none of the listed words, and a fair sentence may hold several."]
+
+
+def _no_prose(frame: pd.DataFrame) -> list[str]:
+    """Which systems mostly wrote no prose, and what they wrote."""
+    rest = []
+    for system, rows in frame.groupby("system", sort=False):
+        kinds = rows["kind"].value_counts()
+        if 2 * kinds.get("prose", 0) < len(rows):
+            rest.append(f"{system} ({', '.join(f'{name} {number}' for name, number in kinds.items())})")
+    return [f"Less than half is prose of {'; '.join(rest)}: what does not answer an open question says nothing about a "
+            "culture, and its figures below say as little."] if rest else []
+
+
+def _by_system(table: pd.DataFrame, name: str) -> str:
+    """The systems' values of one row of figures, in words."""
+    return ", ".join(f"{system} {amount(name, row)}" for system, row in table.loc[name].iterrows())
