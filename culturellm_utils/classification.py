@@ -11,6 +11,8 @@ import numpy as np
 from culturellm_utils.alignment import Estimate
 
 Seeds = int | Sequence[int]
+#: In the place of an answer: the item was not asked.
+NOT_ASKED = "(not asked)"
 
 
 def macro_f1(gold: Sequence[str], found: Sequence[str | None], labels: Sequence[str], samples: int,
@@ -61,6 +63,51 @@ def paired_test(gold: Sequence[str], first: Sequence[str | None], second: Sequen
         values.append(_mean_f1(right, asked + said))
     difference = np.abs(values[0] - values[1])
     return float(((difference[1:] >= difference[0] - 1e-9).sum() + 1) / (samples + 1))
+
+
+def together(gold: Sequence[str], answers: Sequence[Sequence[str | None]], labels: Sequence[str], samples: int,
+             seed: Seeds) -> np.ndarray:
+    """Macro-F1 of several systems on the same items, then on the same ``samples`` resamples of them: an array of
+    (systems, 1 + samples) values in [0, 1], for intervals of what they differ by. Items that a system was not asked
+    (:data:`NOT_ASKED`) do not count for it."""
+    cells, counts = _cells(gold, answers, labels)
+    drawn = np.random.default_rng(seed).multinomial(len(gold), counts / len(gold), samples)
+    counts = np.concatenate([counts[None], drawn])
+    return np.stack([_mean_f1(*_tallied(cells[0], said, counts, len(labels))) for said in cells[1:]])
+
+
+def swapped(gold: Sequence[str], first: Sequence[Sequence[str | None]], second: Sequence[Sequence[str | None]],
+            labels: Sequence[str], samples: int, seed: Seeds) -> np.ndarray:
+    """Mean macro-F1 of ``first`` minus that of ``second`` (the same systems in two arms, a row each): 1 + ``samples``
+    values, of the answers as they are and with those of random items swapped between the arms. As
+    :func:`paired_test`, for means over seeds and sets."""
+    cells, counts = _cells(gold, [*first, *second], labels)
+    moved = np.random.default_rng(seed).binomial(counts, 0.5, (samples, len(counts)))
+    moved = np.concatenate([np.zeros_like(counts)[None], moved])
+    found = np.zeros(1 + samples)
+    for one, other in zip(cells[1 : 1 + len(first)], cells[1 + len(first) :], strict=True):
+        for sign, stays, comes in ((1, one, other), (-1, other, one)):
+            parts = (_tallied(cells[0], stays, counts - moved, len(labels)),
+                     _tallied(cells[0], comes, moved, len(labels)))
+            found += sign * _mean_f1(*(kept + taken for kept, taken in zip(*parts, strict=True))) / len(first)
+    return found
+
+
+def _cells(gold: Sequence[str], answers: Sequence[Sequence[str | None]],
+           labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Items with the same gold and the same answers of all are alike: codes (1 + systems, kinds), gold first, and how
+    many items are of each kind. What was not asked has the code -1."""
+    codes = [_codes(gold, labels)]
+    for found in answers:
+        codes.append(np.where([label == NOT_ASKED for label in found], -1, _codes(found, labels)))
+    return np.unique(np.stack(codes), axis=1, return_counts=True)
+
+
+def _tallied(gold: np.ndarray, said: np.ndarray, counts: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """By label, of each row of ``counts``: items answered rightly, and items asked about plus answers given."""
+    asked_about = (gold[:, None] == np.arange(labels)) & (said >= 0)[:, None]
+    answered = said[:, None] == np.arange(labels)
+    return counts @ (asked_about & answered), counts @ asked_about + counts @ answered
 
 
 def invalid_rate(found: Sequence[str | None], labels: Sequence[str]) -> float:
