@@ -255,7 +255,7 @@ def sentences(frame: pd.DataFrame, means: pd.DataFrame, compared: pd.DataFrame, 
     if "generalising" not in over_all.index:
         found.append("No answer is English prose, so generalising words were not counted.")
     alike = same[same["measure"] == "identical"].set_index(["where", "system"])
-    found += [f"Pairs of answers of the same words {where}: {_by_system(alike, where)}"
+    found += [f"Pairs of answers of the same words {where}: {_by_system(alike, where, 'identical')}"
               + ("; the prompt of the base model names no culture." if where == "across cultures" else ".")
               for where in dict.fromkeys(alike.index.get_level_values("where"))]
     return [*found, "These are counts of words. They cannot say whether a statement is true, meant or offensive, nor "
@@ -273,6 +273,6 @@ def _no_prose(frame: pd.DataFrame) -> list[str]:
             "culture, and its figures below say as little."] if rest else []
 
 
-def _by_system(table: pd.DataFrame, name: str) -> str:
-    """The systems' values of one row of figures, in words."""
-    return ", ".join(f"{system} {amount(name, row)}" for system, row in table.loc[name].iterrows())
+def _by_system(table: pd.DataFrame, name: str, measure: str = "") -> str:
+    """The systems' values under one name of a table, in words; the name is the measure's unless that is given."""
+    return ", ".join(f"{system} {amount(measure or name, row)}" for system, row in table.loc[name].iterrows())
