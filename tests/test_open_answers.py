@@ -182,8 +182,8 @@ def test_sentences_say_when_a_system_wrote_no_prose():
     assert "adapter (label 14, prose 2)" in warned
     assert "base" not in warned
     assert "prose: base 100% [100, 100], adapter 12% [0, 38]" in told[0]
-    assert ("Pairs of answers of the same words across cultures: base 100% [100, 100], adapter 100% [100, 100]; the prompt "
-            "of the base model names no culture.") in told
+    assert ("Pairs of answers of the same words across cultures: base 100% [100, 100], adapter 100% [100, 100]; the "
+            "prompt of the base model names no culture.") in told
     prose_alone = frame[frame["system"] == "base"]
     told = open_answers.sentences(prose_alone, open_answers.estimates(prose_alone, 200, 0),
                                   open_answers.differences(prose_alone, 200, 0), same[same["system"] == "base"])
