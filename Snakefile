@@ -55,7 +55,8 @@ def users_files(notebook):
     """The user's own files that the parameters name (a missing one is the notebook's to explain)."""
     def found(wildcards):
         values = json.loads(knobs(notebook)(wildcards))
-        named = [values.get(name) for name in ("wvs_path", "questions_path", "translations_path", "tasks_path")]
+        named = [values.get(name) for name in ("wvs_path", "questions_path", "translations_path", "tasks_path",
+                                                "consent_path", "cleaning_path")]
         return [str(paths.ROOT / name) for name in named if name and (paths.ROOT / name).is_file()]
     return found
 
@@ -230,10 +231,13 @@ rule evaluation:
 rule human_study:
     message: "{wildcards.place}: 06 human study ({wildcards.variant})"
     input:
-        modules("human_study", "agreement", "alignment", "encoder", "survey", "wordings", "rating_form.html"),
+        modules("human_study", "ratings", "imports", "cleaning", "rating_form", "agreement", "crossed", "power", "raters",
+                "client", "live", "protocol", "replies", "usage", "alignment", "encoder", "survey", "wordings",
+                "rating_form.html", "rating_form.yaml"),
+        users_files("06_human_study"),
         rules.filtering.output.augmented,
-        lambda wildcards: [p for p in Path(f"{OUT}/{wildcards.variant}/{wildcards.place}/ratings").glob("*.csv")
-                           if not p.name.startswith("automatic_")],
+        lambda wildcards: [path for path in Path(f"{OUT}/{wildcards.variant}/{wildcards.place}/ratings").glob("*.*")
+                           if not path.name.startswith(("automatic_", "."))],
         notebook="notebooks/06_human_study.ipynb",
     output:
         # pairs, form and ratings are not listed: people's ratings belong to them, so they are never deleted
@@ -278,7 +282,8 @@ rule transfer:
 rule open_answers:
     message: "all cultures: 09 open-ended answers ({wildcards.variant})"
     input:
-        modules("open_answers", "open_ended", "encoder", "languages", "alignment", "open_questions.jsonl"),
+        modules("open_answers", "sameness", "lexicon", "open_ended", "encoder", "languages", "alignment",
+                "open_questions.jsonl", "lexicon.yaml"),
         models("scores.json"),
         notebook="notebooks/09_open_answers.ipynb",
     output:
