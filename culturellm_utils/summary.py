@@ -32,8 +32,8 @@ METRICS = ("accuracy", "js_similarity", "emd")
 
 @dataclass(frozen=True)
 class Results:
-    """What the study's cultures and models wrote: seeds by culture, predictions by model, and what ``scores.json`` of
-    each model holds (``figures``, ``stability``, ``tasks``, ``released``, ``win_rates``)."""
+    """What the cultures and models wrote: seeds by culture (of those that were asked), predictions by model, and
+    what ``scores.json`` of each model holds (``figures``, ``stability``, ``tasks``, ``released``, ``win_rates``)."""
 
     seeds: dict[str, list[Seed]]
     predictions: dict[str, list[Prediction]]
@@ -45,12 +45,19 @@ class Results:
 
 
 def load(knobs: Summary) -> Results:
-    """Read the files of every culture, and of One, that was evaluated. Raises UserError when none was."""
+    """Read the files of every culture, and of One, that was evaluated. Where nobody of a culture was asked, only its
+    model is there. Raises UserError when nothing was evaluated, or nobody was asked at all."""
     models = [name for name in (*knobs.cultures, ONE) if (knobs.folder(name) / "scores.json").is_file()]
     if not set(models) - {ONE}:
         raise UserError(f"no culture of {paths.shown(knobs.folder(ONE).parent)} has a scores.json: run 05_evaluation")
+    seeds = {name: read_rows(knobs.folder(name) / "seeds.jsonl", Seed, may_be_empty=True)
+             for name in models if name != ONE}
+    asked = {name: rows for name, rows in seeds.items() if any(row.distribution for row in rows)}
+    if not asked:
+        raise UserError(f"nobody of {', '.join(seeds)} was asked anything, so there are no answers to hold a model "
+                        "against: run the study with a culture that has survey answers as well")
     return Results(
-        {name: read_rows(knobs.folder(name) / "seeds.jsonl", Seed) for name in models if name != ONE},
+        asked,
         {name: read_rows(knobs.folder(name) / "predictions.jsonl", Prediction) for name in models},
         {name: read_json(knobs.folder(name) / "scores.json") for name in models},
     )
@@ -145,6 +152,12 @@ def verdicts(comparison: pd.DataFrame) -> pd.DataFrame:
                      "beats": all(own["value"] > by.loc[name, "value"] for name in rivals),
                      "clear": own["low"] > base["high"], "p_base": by.loc["base", "p"]})
     return pd.DataFrame(rows)
+
+
+def shared_questions(results: Results) -> set[str]:
+    """The questions of the held-out wordings that all cultures were asked; :func:`collapse` needs at least one."""
+    return set.intersection(*({p.question_id for p in results.predictions[name]
+                               if (p.culture, p.part) == (name, "held_out_wording")} for name in results.seeds))
 
 
 def collapse(results: Results, system: str, samples: int, seed: int) -> alignment.Collapse:

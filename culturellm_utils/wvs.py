@@ -28,7 +28,7 @@ SHIPPED_COUNTS = paths.DATA / "wvs7_counts.csv"
 COUNTRY, COUNTRY_NUMBER, WEIGHT = "B_COUNTRY_ALPHA", "B_COUNTRY", "W_WEIGHT"
 WAVE_COLUMNS = ("A_WAVE", "S002VS")
 #: Alpha-3 codes of countries that are no more, where a country of today has their number or alpha-2 code.
-_FORMER = {"BUR", "DDR", "FXX", "TMP", "YMD", "ZAR"}
+FORMER = {"BUR", "DDR", "FXX", "TMP", "YMD", "ZAR"}
 #: The survey asks Northern Ireland by itself, under codes that are not ISO's.
 _NOT_ISO = {909: "NIR"}
 FIRST = 1000                    # respondents behind the paper's second block in a culture of one country
@@ -40,7 +40,7 @@ def alpha_codes() -> dict[int, str]:
     """The ISO 3166 alpha-3 code of each number that a survey file may have for a country (from CLDR, by babel)."""
     aliases = get_global("territory_aliases")
     alpha = {short[0]: code for code, short in aliases.items()
-             if len(code) == 3 and code.isalpha() and len(short) == 1 and code not in _FORMER}
+             if len(code) == 3 and code.isalpha() and len(short) == 1 and code not in FORMER}
     return {int(code): alpha[short[0]] for code, short in aliases.items()
             if code.isdigit() and len(short) == 1 and short[0] in alpha} | _NOT_ISO
 
