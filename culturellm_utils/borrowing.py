@@ -75,8 +75,8 @@ def everyone(asked: Sequence[Question], wvs_path: str, survey_weights: bool) -> 
 
 
 def world(table: pd.DataFrame, asked: Sequence[Question]) -> World:
-    """The answers of every country of a table of counts."""
-    parts = dict(iter(table.groupby("country_alpha")))
+    """The answers of every country of a table of counts that has any."""
+    parts = dict(iter(table[table["answer_code"] >= 0].groupby("country_alpha")))
     shares = [_array(survey.distributions([name], asked, part, "equal"), asked) for name, part in parts.items()]
     return World(tuple(parts), tuple(asked), np.array(shares).reshape(len(parts), *_array({}, asked).shape))
 

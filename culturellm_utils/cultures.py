@@ -119,7 +119,7 @@ def text_of(name: str, countries: Sequence[str], language: str, prompt_name: str
               "culture_context": ""}
     values |= {"wvs_path": wvs_path} if wvs_path else {}
     values |= {"borrow": borrow} if borrow != "nothing" else {}
-    lines = [f"{f'{key}: {_scalar(value)}':<30}# {COMMENTS[key]}\n" for key, value in values.items()]
+    lines = [f"{f'{key}: {_scalar(value)}':<29} # {COMMENTS[key]}\n" for key, value in values.items()]
     return ("# What this culture is. Every key is a parameter of some notebook; any other knob may be overridden here "
             "too.\n" + "".join(lines))
 
