@@ -15,7 +15,7 @@ from reports import LOCAL, PLACES
 from culturellm_utils import paths, report
 from culturellm_utils.errors import UserError
 from culturellm_utils.report import __main__ as command
-from culturellm_utils.report import executed, pages, slimming
+from culturellm_utils.report import executed, finishing, pages
 
 PARAMETERS = '''study: str = "laptop"   # name of the study
 base_model: str = "stand-in"  # what is fine-tuned
@@ -150,7 +150,7 @@ def test_no_page_fetches_anything_from_a_network(built):
 
 def test_icons_are_pictures_and_their_library_is_gone(built):
     source = (built / "index.html").read_text()
-    assert not (built / slimming.ICONS).exists()
+    assert not (built / finishing.ICONS).exists()
     assert "fontawesome" not in source
     assert "fa-solid" not in source
     assert len(re.findall(r'<svg class="[^"]*svg-inline--fa[^"]*"[^>]*viewBox="0 0 \d+ 512"', source)) >= 8

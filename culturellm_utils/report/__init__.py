@@ -22,7 +22,7 @@ from culturellm_utils import paths, studies
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import COMMON, COMPARISON
 from culturellm_utils.records import write_text
-from culturellm_utils.report import executed, headline, index, limits, methods, pages, provenance, slimming
+from culturellm_utils.report import executed, finishing, headline, index, limits, methods, pages, provenance
 from culturellm_utils.report.pages import Page, Study
 
 
@@ -40,7 +40,7 @@ def build(study: str, cultures: Sequence[str] = ()) -> Path:
         source, html = Path(folder, "source"), Path(folder, "html")
         _write_sources(whole, source, headline.section(now, before))
         _render(source, html, f"CultureLLM: {study}")
-        slimming.slim(html)
+        finishing.finish(html)
         _replace(home / "report", html, Path(folder, "old"))
     headline.keep(home, now, before)
     return home / "report" / "index.html"
