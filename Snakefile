@@ -109,7 +109,7 @@ rule stand_in:
 rule seed_extraction:
     message: "{wildcards.culture}: 01 seed extraction ({wildcards.variant})"
     input:
-        modules("survey", "wvs", "questions.jsonl", "wvs7_counts.csv"),
+        modules("survey", "wvs", "borrowing", "alignment", "wordings", "questions.jsonl", "wvs7_counts.csv", "zones.yaml"),
         users_files("01_seed_extraction"),
         same=same("01_seed_extraction"),
         notebook="notebooks/01_seed_extraction.ipynb",
@@ -180,7 +180,7 @@ def profile(wildcards):
 rule fine_tuning:
     message: "{wildcards.model}: 04 fine-tuning ({wildcards.variant})"
     input:
-        modules("job", "training", "encoding", "models", "fit", "rehearsal", "remote", "remote_job", "batch", "live",
+        modules("job", "borrowing", "training", "encoding", "models", "fit", "rehearsal", "remote", "remote_job", "batch", "live",
                 "protocol", "usage", "wordings", "survey"),
         profile,
         rules.stand_in.output,
@@ -251,7 +251,9 @@ rule human_study:
 rule summary:
     message: "all cultures: 07 summary ({wildcards.variant})"
     input:
-        modules("summary", "side_effects", "evaluation", "systems", "classification", "alignment", "survey"),
+        modules("summary", "side_effects", "evaluation", "systems", "classification", "alignment", "survey", "wvs",
+                "cultures"),
+
         of_wordings("agreement.json"),
         of_wordings("sweep.csv"),
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
@@ -268,7 +270,7 @@ rule summary:
 rule transfer:
     message: "all cultures: 08 transfer ({wildcards.variant})"
     input:
-        modules("transfer", "summary", "evaluation", "systems", "alignment", "survey"),
+        modules("transfer", "mantel", "maps", "summary", "evaluation", "systems", "alignment", "survey"),
         models("scores.json"),
         notebook="notebooks/08_transfer.ipynb",
     output:
@@ -297,8 +299,8 @@ rule open_answers:
 rule comparison:
     message: "all variants: 10 comparison"
     input:
-        modules("variants", "summary", "evaluation", "systems", "classification", "alignment", "guard", "calibration",
-                "survey", "wordings", "tau_curve.csv"),
+        modules("variants", "contrasts", "arm_figures", "summary", "evaluation", "systems", "classification", "alignment",
+                "guard", "encoder", "survey", "wordings", "tau_curve.csv", "guard/weights.safetensors", "guard/guard.json"),
         [f"{OUT}/{variant}/{model}/scores.json" for variant in VARIANTS for model in MODELS[variant]],
         notebook="notebooks/10_comparison.ipynb",
     output:
