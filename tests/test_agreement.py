@@ -103,6 +103,12 @@ def test_means_by_hand():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_the_most_disputed_pair_comes_first():
+    people = [*ratings("a", p0=5, p1=5), *ratings("b", p0=4, p1=1)]
+    found = agreement.analysis(people, KEY)["human"]
+    assert [(pair["pair_id"], pair["ratings"]) for pair in found["disputed"]] == [("p1", 2), ("p0", 2)]
+
+
 def test_an_automatic_rater_is_no_sample_of_raters():
     found = agreement.analysis([*ratings("automatic: x", p0=1, p1=5), *ratings("automatic: y", p0=3, p1=5)], KEY)
     figure = found["automatic"]["mean"]
