@@ -12,6 +12,7 @@ from culturellm_utils.errors import UserError
 from culturellm_utils.items import (
     ability_items,
     country_items,
+    never_trained,
     one_each,
     set_items,
     survey_items,
@@ -98,6 +99,68 @@ def test_two_rows_a_question_of_the_paper_rule_train_twice_and_ask_once():
         ("Q2", "4"), ("Q2-t01", "4"), ("Q2", "3"), ("Q2-t01", "3")]
     items = survey_items(blocks, TEXTS, frozenset(), 3)
     assert [(item.item_id, item.gold) for item in items] == [("Q1-t03", "2"), ("Q1-t03-s1", "2")]  # Q2: nobody asked
+
+
+# How many generated texts are trained on
+
+MANY = [wording(name, t, stage) for name, count in (("Q1", 4), ("Q2", 4), ("Q3", 1)) for stage in (1, 2)
+        for t in range(1, count + 1)]
+MANY_SEEDS = [seed(name, [0.2, 0.5, 0.3]) for name in ("Q1", "Q2", "Q3")]
+
+
+def rows_drawn(count, chance=0, stage="templates", seeds=MANY_SEEDS):
+    every = training_rows(seeds, Texts([], MANY, ENGLISH), "Korean", frozenset(), stage, 9, 9)
+    return wordings.drawn(every, count, chance)
+
+
+def generated(rows):
+    return [aim.wording_id for _, aim in rows if aim.wording_id != aim.question_id]
+
+
+def test_texts_are_drawn_evenly_over_the_questions_by_hand():
+    assert [aim.wording_id for _, aim in rows_drawn(0)] == ["Q1", "Q2", "Q3"]
+    for chance in range(5):  # one of each, two of those that have two, and so on
+        for count, each in ((3, (1, 1, 1)), (5, (2, 2, 1)), (7, (3, 3, 1)), (9, (4, 4, 1)), (99, (4, 4, 1))):
+            found = generated(rows_drawn(count, chance))
+            assert tuple(sum(name.startswith(q) for name in found) for q in ("Q1", "Q2", "Q3")) == each
+    assert rows_drawn(-1) == rows_drawn(9) == rows_drawn(99)
+    assert len({tuple(generated(rows_drawn(3, chance))) for chance in range(20)}) > 5
+    assert all("-s" in name for name in generated(rows_drawn(5, stage="samples")))
+
+
+def test_a_text_of_two_rows_of_the_paper_rule_is_drawn_once():
+    blocks = [seed("Q1", [0.2, 0.5, 0.3], rule="paper", label=label) for label in "34"]
+    rows = rows_drawn(2, seeds=blocks)
+    assert len(set(generated(rows))) == 2
+    assert [row.messages[2].content for row, _ in rows] == ["3"] * 3 + ["4"] * 3
+
+
+@given(count=st.integers(0, 12), more=st.integers(0, 12), chance=st.integers(0, 99),
+       stage=st.sampled_from(["seeds", "templates", "samples"]))
+@settings(max_examples=60)
+def test_a_smaller_draw_is_part_of_a_larger_one_and_keeps_the_order(count, more, chance, stage):
+    small, large, every = (rows_drawn(n, chance, stage) for n in (count, count + more, -1))
+    assert [row for row in every if row in small] == small
+    assert [row for row in large if row in small] == small
+    assert len(generated(small)) == min(count, len(generated(every)))
+    assert [aim.question_id for _, aim in small if aim.wording_id == aim.question_id] == ["Q1", "Q2", "Q3"]
+
+
+def test_items_asked_in_words_trained_on_are_left_out():
+    trained_on = [row for row, _ in training_rows(SEEDS, TEXTS, "Korean", frozenset(), "templates", 9, 3)]
+    items = survey_items(SEEDS, TEXTS, frozenset(), 3)
+    assert never_trained(items, trained_on) == items
+    other = [row.model_copy(update={"text": text}) for row, text in zip(
+        [wording("Q1", 3), wording("Q2", 3)], [" q1 IN words: 1!", "Q2 in words 9"], strict=True)]
+    asked = survey_items(SEEDS, Texts([], other, ENGLISH), frozenset(), 3)
+    assert [item.item_id for item in never_trained(asked, trained_on)] == ["Q2-t03"]
+    assert never_trained(asked, []) == asked
+
+
+@pytest.mark.parametrize(("text", "words"), [("Is it so?", "is it so"), ("  IS-it\u00a0so…", "is it so"),
+                                             ("Straße", "strasse"), ("?!", "")])
+def test_texts_of_the_same_words(text, words):
+    assert wordings.plain(text) == words
 
 
 # What a culture of two countries holds back

@@ -13,7 +13,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from culturellm_utils import job, models, parameters, paths, records
+from culturellm_utils import job, models, parameters, paths, records, training
 from culturellm_utils.errors import UserError
 from culturellm_utils.records import TargetRow, TrainRow
 
@@ -181,6 +181,29 @@ def test_killed_and_rerun_the_weights_are_those_of_an_uninterrupted_run(run, bas
     assert cut["log"] == whole["log"]
     assert adapter(folder) == adapter(whole["folder"])
     assert not (folder / "checkpoints").exists()
+
+
+def test_a_budget_is_shared_out_and_resumed_like_epochs(run, monkeypatch):
+    knobs = {"training_budget": 30, "gradient_accumulation": 2}  # eight steps, the last of two rows; 2.1 passes
+    one = run(**knobs)
+    two = run("two", launch="ddp", **knobs)
+    assert [row["step"] for row in one["log"]] == list(range(1, 9))
+    assert one["log"][-1]["epoch"] == pytest.approx(30 / 14)
+    assert (one["rows"], one["tokens"]) == (14, run(epochs=1)["tokens"] * 30 // 14)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    whole = run("whole", checkpoint_steps=3, **knobs)
+
+    def broken_off(_, arguments, state, control, **__):
+        assert state.global_step < 6
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Progress, "on_substep_end", broken_off)
+        with pytest.raises(AssertionError, match="6 < 6"):
+            run("cut", checkpoint_steps=3, **knobs)
+    cut = run("cut", checkpoint_steps=3, **knobs)
+    assert cut["said"][0] == "resumed from step 6 of 8"
+    assert cut["log"] == whole["log"]
+    assert adapter(cut["folder"]) == adapter(whole["folder"])
 
 
 @pytest.mark.parametrize("change", ["rows", "knobs"])

@@ -86,6 +86,17 @@ def test_the_estimate_is_never_more_than_the_most_and_grows_with_the_rows(texts,
     assert more.most > cost.most
 
 
+@pytest.mark.parametrize(("budget", "rows", "epochs"), [(0, 10, 2), (30, 10, 3), (34, 10, 3), (36, 10, 4), (3, 10, 1)])
+def test_a_server_is_asked_for_the_epochs_nearest_to_the_budget(server, folder, budget, rows, epochs):
+    wanted = knobs(server, training_budget=budget)
+    assert remote.passes(wanted, rows) == epochs
+    shown: list[str] = []
+    tune(server, folder, shown, training_budget=budget)
+    (job,) = server.tunings
+    assert job["method"]["supervised"]["hyperparameters"]["n_epochs"] == epochs
+    assert shown[0].startswith(f"10 rows in {epochs} epochs")
+
+
 def test_rows_that_a_job_takes():
     remote.check_rows([row for row, _ in pairs(10)], max_length=ROW_TOKENS)
 

@@ -62,7 +62,20 @@ def test_every_system_is_told_something():
     assert all(FRAMINGS["korean"].chat(system, "?") for system in systems.SYSTEMS)
 
 
-# What each is asked
+# What each is asked, and was trained on
+
+def test_the_rows_of_all_adapters_of_the_line_up(outputs):
+    """Those of an ablation that 04 no longer trains, or that this evaluation leaves out, are none of them."""
+    folder = outputs / "toy" / "main" / "korean"
+    rows = {place: [records.TrainRow(messages=prompts.chat("You are.", place, "1"))]
+            for place in (".", "ablations/seeds", "ablations/templates")}
+    for place, found in rows.items():
+        (folder / place / "model").mkdir(parents=True)
+        records.write_rows(folder / place / "train.jsonl", found)
+    assert systems.trained_rows(knobs(ablations=["seeds", "one_country"]), folder) == [
+        *rows["ablations/seeds"], *rows["."]]
+    assert systems.trained_rows(knobs(ablations=[]), folder) == rows["."]
+
 
 def test_most_systems_are_asked_everything():
     for system in {*systems.SYSTEMS} - {"context", "one_country"}:

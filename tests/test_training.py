@@ -292,6 +292,33 @@ def test_learning_rate_schedules_by_hand(simple, schedule, warmup, rates):
     assert [row["learning_rate"] for row in log] == pytest.approx([0.01 * rate for rate in rates])
 
 
+@pytest.mark.parametrize(("count", "budget", "steps"), [(4, 18, 5), (4, 3, 1), (6, 16, 4), (2, 12, 3)])
+def test_a_budget_sets_the_steps_the_passes_and_the_schedule(simple, count, budget, steps):
+    """Whatever the number of rows and the epochs, and with the learning rate falling over the whole of it."""
+    model = models.add_lora(toys.model(simple), 2, 4, 0.0, seed=0)
+    rows = (rows_of(simple) * 2)[:count]
+    run = training.train(model, simple, rows, epochs=1, budget=budget, batch_size=4, learning_rate=0.01,
+                         lr_schedule="linear")
+    assert [row["step"] for row in run.log] == list(range(1, steps + 1))
+    assert [row["epoch"] for row in run.log] == pytest.approx([n / steps * budget / count for n in range(1, steps + 1)])
+    assert [row["learning_rate"] for row in run.log] == pytest.approx([0.01 * (1 - n / steps) for n in range(steps)])
+    assert run.tokens == sum(len(row.tokens) for row in rows) * budget // count
+
+
+def test_a_budget_of_whole_epochs_trains_as_they_do(simple):
+    def log(**options):
+        model = models.add_lora(toys.model(simple), 2, 4, 0.0, seed=0)
+        return training.train(model, simple, rows_of(simple) * 2, batch_size=4, learning_rate=0.01, **options).log
+
+    assert log(epochs=3) == log(epochs=9, budget=24)
+
+
+def test_the_last_step_ends_the_curve(simple):
+    model = models.add_lora(toys.model(simple), 2, 4, 0.0, seed=0)
+    log = training.train(model, simple, rows_of(simple), epochs=1, budget=101, batch_size=1, learning_rate=0.01).log
+    assert [row["step"] for row in log][-3:] == [98, 100, 101]  # every second step, and the last
+
+
 def test_every_way_to_train_reaches_the_same_loss(simple):
     def losses(**options):
         model = models.add_lora(toys.model(simple), 2, 4, 0.0, seed=0)
@@ -342,6 +369,24 @@ def test_the_last_batch_is_filled_so_that_all_processes_get_as_much(lengths, row
     assert len(filled) % multiple == 0
     assert list(filled) == plain + [len(lengths)] * (len(filled) - len(plain))
     assert len(filled) - len(plain) < multiple
+
+
+@given(rows=st.integers(1, 40), budget=st.integers(1, 200), batch=st.integers(1, 8),
+       multiple=st.sampled_from([1, 2, 4]))
+@settings(max_examples=50)
+def test_a_budget_draws_exactly_so_many_rows_pass_after_pass(rows, budget, batch, multiple):
+    sampler = training.SimilarLength(list(range(1, rows + 1)), batch, seed=3, multiple=multiple, budget=budget)
+    order = list(sampler)
+    assert len(order) == len(sampler) == math.ceil(budget / multiple) * multiple
+    assert order[budget:] == [rows] * (len(order) - budget)  # rows of no loss
+    for start in range(0, budget, rows):
+        found = order[: budget][start : start + rows]
+        assert len(set(found)) == len(found)  # a pass has each row once
+        plain = training.SimilarLength(list(range(1, rows + 1)), batch, seed=3)
+        plain.epoch = start // rows
+        assert found == list(plain)[: len(found)]
+    sampler.epoch = 7
+    assert list(sampler) == order
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
