@@ -91,6 +91,9 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(name, value, probl
     ("04_fine_tuning", "gradient_accumulation", 0, "greater than or equal to 1"),
     ("04_fine_tuning", "lora_targets", "q_proj, v_proj", "is 'q_proj, v_proj'"),
     ("04_fine_tuning", "launch", "../ddp", "is '../ddp'"),
+    ("04_fine_tuning", "generated_texts", -2, "greater than or equal to -1"),
+    ("04_fine_tuning", "training_budget", -1, "greater than or equal to 0"),
+    ("05_evaluation", "wordings_of", "../main", "use lowercase letters"),
     ("05_evaluation", "prompted_systems", ["base", "adapter"], "'base', 'persona', 'context' or 'third_person'"),
     ("05_evaluation", "scoring", "logits", "'likelihood' or 'generate'"),
     ("05_evaluation", "judge", "me", "'encoder' or 'chat'"),
@@ -199,7 +202,7 @@ def test_the_default_study_is_all_nine_cultures_and_the_notebooks_own_literals()
 
 def test_unknown_names_are_answered_with_the_known_ones():
     assert "use one of arabic, bengali" in sentence(studies.culture, "klingon")
-    assert "use one of laptop, open_model, paper, released, smoke" in sentence(studies.study, "nightly")
+    assert "use one of augmenters, " in sentence(studies.study, "nightly")
     assert "there are 01_seed_extraction, 02" in sentence(parameters.names, "11_more")
     assert "there are 01_seed_extraction, 02" in sentence(studies.merged, "11_more", "laptop")
     assert "has no variant 'arm'; it has main" in sentence(studies.merged, "02_augmentation", "laptop", "", "arm")
