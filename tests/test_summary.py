@@ -229,3 +229,29 @@ def test_what_was_not_evaluated_yet_is_left_out(results, outputs):
     found = summary.load(knobs)
     assert (list(found.seeds), list(found.predictions), list(found.scores)) == (["korean"], ["korean"], ["korean"])
     assert list(summary.matrix(found).columns) == ["korean"]
+
+
+def test_a_culture_of_which_nobody_was_asked_has_a_model_and_no_figures(results, outputs):
+    knobs = parameters.validate(parameters.Summary, studies.defaults("07_summary") | {
+        "study": "toy", "cultures": ["korean", "german"]})
+    for name, answers in (("korean", results.seeds["korean"]), ("german", [])):
+        asked = [row for row in results.predictions[name] if answers or row.culture == "korean"]
+        write_rows(knobs.folder(name) / "predictions.jsonl", asked)
+        write_rows(knobs.folder(name) / "seeds.jsonl", answers)
+        write_json(knobs.folder(name) / "scores.json", results.scores[name])
+    found = summary.load(knobs)
+    assert list(found.seeds) == ["korean"]
+    assert list(found.predictions) == ["korean", "german"]
+    assert set(summary.compare(found, 100, 0)["culture"]) == {"korean"}
+    assert summary.matrix(found).loc["korean", "german"] == 0     # its adapter still answers about others
+    write_rows(knobs.folder("korean") / "seeds.jsonl", [])
+    with pytest.raises(UserError, match="nobody of korean, german was asked anything, so"):
+        summary.load(knobs)
+
+
+def test_questions_that_all_cultures_were_asked(results):
+    assert summary.shared_questions(results) == {"Q1", "Q2"}
+    results.predictions["german"][:] = [row for row in results.predictions["german"] if row.question_id == "Q1"]
+    assert summary.shared_questions(results) == {"Q1"}
+    results.predictions["korean"][:] = [row for row in results.predictions["korean"] if row.question_id == "Q2"]
+    assert summary.shared_questions(results) == set()
