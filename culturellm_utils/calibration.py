@@ -22,7 +22,7 @@ from culturellm_utils.encoder import Encoder
 from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.filtering import Guards, Judge, filter_pairs
 from culturellm_utils.guard import LABELS, LabelledPair
-from culturellm_utils.records import read_rows, write_text
+from culturellm_utils.records import read_rows, write_table
 
 TAUS = np.round(np.arange(0.30, 0.991, 0.01), 2)
 #: Share of good pairs that the cosine alone must keep.
@@ -78,7 +78,7 @@ def main() -> int:
     encoder = encoders.load(arguments.encoder)
     table = curve(rows, encoder, guard)
     if arguments.curve:
-        write_text(arguments.curve, table.to_csv(index=False, float_format="%.4f"))
+        write_table(arguments.curve, table, "%.4f")
     tau = calibrated(table)
     reasons = [row["reason"] for row in filter_pairs([row.model_dump() for row in rows], encoder, tau, guard)]
     print(by_label(rows, reasons).to_string(index=False, float_format="%.3f"))

@@ -119,7 +119,7 @@ def main() -> int:
         table["perplexity"] = [scoring.perplexity(*reader, drawn[name]) if drawn[name] else np.nan
                                for name in table["augmenter"]]
     if arguments.output:
-        records.write_text(arguments.output, table.to_csv(index=False, float_format="%.4f"))
+        records.write_table(arguments.output, table, "%.4f")
     print(table.to_string(index=False, float_format="%.3f"))
     return 0
 

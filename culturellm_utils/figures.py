@@ -17,7 +17,7 @@ import seaborn as sns
 from IPython.display import HTML, DisplayHandle, Markdown, display
 from matplotlib.axes import Axes
 
-from culturellm_utils.records import write_text
+from culturellm_utils.records import write_table, write_text
 
 PALETTE = sns.color_palette("colorblind")
 COLORS = {"base": PALETTE[7], "persona": PALETTE[1], "context": PALETTE[4], "third_person": PALETTE[5],
@@ -68,7 +68,7 @@ def save(ax: Axes, folder: Path, name: str, data: pd.DataFrame) -> None:
     picture = io.StringIO()
     ax.figure.savefig(picture, format="svg", metadata={"Date": None})
     write_text(folder / "figures" / f"{name}.svg", picture.getvalue())
-    write_text(folder / "tables" / f"{name}.csv", data.to_csv(index=False, float_format="%.6g"))
+    write_table(folder / "tables" / f"{name}.csv", data)
 
 
 def saved_as(svg: str) -> str:

@@ -25,7 +25,6 @@ AUTOMATIC = "automatic: "
 #: The columns that every rating has, and those it may have.
 COLUMNS, OPTIONAL = ("rater_id", "pair_id", "rating"), ("seconds", "position")
 
-_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")  # what a spreadsheet may take for a formula
 _RATER = re.compile(rf"(?:{AUTOMATIC}[\w ./:-]{{1,80}}|\w[\w.-]{{0,39}})")
 
 #: A row of a table: where it stands ("ratings/anna.csv line 2"), and its cells by column.
@@ -77,14 +76,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> Path:
     writer = csv.writer(text)
     writer.writerow(columns)
     for row in rows:
-        cells = [getattr(row, column) for column in columns]
-        writer.writerow(f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell for cell in cells)
+        writer.writerow(records.disarmed(getattr(row, column)) for column in columns)
     return records.write_text(path, text.getvalue())
 
 
 def undo(cell: str) -> str:
     """The cell without the apostrophe that ``write_csv`` put in front."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+    return cell[1:] if cell.startswith("'") and records.FORMULA.match(cell) else cell
 
 
 def read_csv(path: Path) -> tuple[list[str], list[Cells]]:

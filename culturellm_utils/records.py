@@ -11,16 +11,22 @@ so a reader never sees half of one.
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What a spreadsheet may take for a formula, also behind the apostrophes that disarm one.
+FORMULA = re.compile(r"'*(?:[\t\r\n]|[\s\0\ufeff]*[=+\-@＝＋－＠])")
 Part = Literal["held_out_wording", "held_out_question", "held_out_country", "option_order", "other_prompt", "task",
                "ability"]
 
@@ -236,6 +242,24 @@ def write_rows(path: Path | str, rows: Iterable[Row]) -> Path:
 def write_json(path: Path | str, value: Any) -> Path:
     """Write a JSON document, whole or not at all. NaN is refused: JSON has none."""
     return write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_table(path: Path | str, frame: "pd.DataFrame", float_format: str = "%.6g") -> Path:
+    """Write a table as CSV, whole or not at all: no index, numbers as numbers, text :func:`disarmed`. Every line break
+    inside a text becomes a line feed: a carriage return is not quoted, and would begin a row in a spreadsheet."""
+    def clean(cell: Any) -> Any:
+        return disarmed(re.sub("\r\n?", "\n", cell)) if isinstance(cell, str) else cell
+
+    shown = frame.rename(columns=clean)
+    for place, dtype in enumerate(frame.dtypes):
+        if dtype.kind not in "biuf":
+            shown.isetitem(place, frame.iloc[:, place].astype(object).map(clean))
+    return write_text(path, shown.to_csv(index=False, float_format=float_format))
+
+
+def disarmed(cell: Any) -> Any:
+    """A cell of a CSV file that no spreadsheet runs: a text that may be a formula gets an apostrophe in front."""
+    return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
 def read_json(path: Path | str) -> Any:
