@@ -167,6 +167,14 @@ def test_leaving_one_out_by_hand():
     assert one.loc[(9, "borrowed"), "js_similarity"] == pytest.approx(close[4])
 
 
+def test_only_what_was_unknown_is_scored(monkeypatch):
+    monkeypatch.setattr(borrowing, "DRAWS", 3)
+    scores = borrowing.leave_one_out({"korean": ["KOR"]}, WORLD, 1, known=(9, 10))
+    unknown = frozenset().union(*(wordings.held_out_questions(ASKED, 1, draw) for draw in range(3)))
+    assert set(scores.loc[scores["known"] == 9, "question_id"]) == unknown
+    assert 10 not in set(scores["known"])                        # nothing would be left to score
+
+
 def test_a_culture_of_several_countries_is_their_mean_and_borrows_from_neither():
     scores = borrowing.leave_one_out({"both": ["KOR", "DEU"]}, WORLD, 1, known=(0,))
     row = scores[(scores["question_id"] == "Q1") & (scores["source"] == "mean of all countries")].iloc[0]
