@@ -108,7 +108,7 @@ def _estimate(drawn: np.ndarray, values: pd.Series) -> Estimate:
 
 def _p_value(values: pd.Series, seed: int) -> float:
     """Paired test of "the mean over cultures of these differences is 0"."""
-    each = values.groupby(level="culture").transform("size") * values.index.unique("culture").size
+    each = values.groupby(level="culture").transform("size")  # a culture counts alike, however many its items
     clusters = values.index.get_level_values("cluster").tolist()
     return alignment.paired_test(values / each, np.zeros(len(values)), clusters, alignment.PERMUTATIONS, seed)
 

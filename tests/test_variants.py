@@ -216,14 +216,25 @@ def test_values_are_those_of_single_runs(toy):
 def test_p_values_are_corrected_over_the_arms(toy):
     """Ten questions that two of three arms alone answer rightly: the p-value of either is doubled."""
     toy.cultures = ["korean"]
-    toy.plan(variants={"first": {}, "second": {}, "third": {}, })
+    toy.plan(variants={"first": {}, "second": {}, "third": {}})
     items = [(f"Q{n}", f"Q{n}-t08") for n in range(10)]
     for arm in ("first", "second", "third"):
         toy.run(arm, {"korean": answers("korean", {i for _, i in items} if arm != "first" else set(), items)})
         write_rows(paths.stage_dir("toy", "korean", arm) / "seeds.jsonl",
                    [seed(q, GOLD["korean"], OPTIONS) for q, _ in items])
-    table = contrasts.compare(toy.load(), 200, 0)
-    assert row(table, arm="second", measure="accuracy", system="adapter")["p"] == pytest.approx(4 / 2**10, abs=0.004)
+    found = toy.load()
+    table = contrasts.compare(found, 200, 0)
+    alone = alignment.paired_test([1.0] * 10, [0.0] * 10, range(10), alignment.PERMUTATIONS, 0)
+    assert row(table, arm="second", measure="accuracy", system="adapter")["p"] == pytest.approx(2 * alone)
+    before = contrasts.against(found, "base", {"all": ["korean"]}, "accuracy", 200, 0)  # of three arms one is as before
+    assert before["p"].tolist() == pytest.approx([1, 3 * alone, 3 * alone])
+
+
+def test_a_culture_counts_alike_in_the_test_however_many_its_items():
+    """Nine items of one culture are better, one of the other is worse: on average nothing differs."""
+    index = pd.MultiIndex.from_tuples([("a", "Q1", str(n)) for n in range(9)] + [("b", "Q2", "9")],
+                                      names=["culture", "cluster", "key"])
+    assert contrasts._p_value(pd.Series([1.0] * 9 + [-1.0], index), 0) == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("QRST"), st.floats(-1, 1)), min_size=1, max_size=30))
