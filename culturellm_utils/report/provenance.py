@@ -17,7 +17,7 @@ from culturellm_utils.usage import Prices, Usage, duration
 BATCH = 0.5
 #: Where a notebook that asks a chat model keeps what became of its requests.
 REPLIES = {"02_augmentation": "replies.jsonl", "05_evaluation": "judge_replies.jsonl",
-           "06_human_study": "rater_replies.jsonl"}
+           "06_human_study": "rating_replies.jsonl"}
 
 
 class Cost(NamedTuple):
