@@ -294,3 +294,12 @@ def test_a_notebook_run_by_hand_has_no_papermill_metadata(small):
 def test_saved_figures_are_found_in_the_order_in_which_they_are_shown():
     assert executed.saved_figures(reports.notebook("07_summary", figures=("b", "a"))) == ["b", "a"]
     assert executed.saved_figures(reports.notebook("07_summary")) == []
+
+
+@pytest.mark.parametrize("name", paths.NOTEBOOK_NAMES)
+def test_every_figure_that_a_notebook_draws_is_saved_with_its_data(name):
+    cells = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    drawing = [cell.source for cell in cells if cell.cell_type == "code"
+               and re.search(r"figures\.axes\(|plt\.subplots\(|arm_figures\.draw", cell.source)]
+    assert [source[:80] for source in drawing if "figures.save(" not in source] == []
+    assert drawing
