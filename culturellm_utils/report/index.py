@@ -21,7 +21,7 @@ from culturellm_utils.report.pages import (
     toctree,
 )
 
-#: How many sentences answer the question, and how many figures stand beside them.
+#: How many sentences answer the question, and how many figures stand beside them (and beside 08 and 09).
 SENTENCES, PICTURES = 4, 3
 #: Those figures where the study compares no variants; the first three of 10 where it does.
 OPENING = ("before_and_after", "matrix", "held_out_questions")
@@ -87,8 +87,10 @@ def page(study: Study, limits: int, changes: str) -> str:
         found = executed.sentences(chapter.notebook)[len(said) if first else 0:]
         pictures = [name for name in chapter.figures if not (first and name in shown)]
         parts += [f"## {escaped(executed.title(chapter.notebook))}{chapter.arm}", _list(found)] if found else []
-        for name in pictures:
+        whole = first or chapter.stage == SUMMARY
+        for name in pictures if whole else pictures[:PICTURES]:
             parts += _figure(study, chapter, name, "###")
+        parts += [] if whole or len(pictures) <= PICTURES else [f"More figures: {chapter.link}"]
         parts += _other_tables(study, chapter)
     for other in study.of(SUMMARY):
         if other.variant != study.leading:
