@@ -18,6 +18,8 @@ from culturellm_utils.summary import OWN
 LABELS = {"base": "base model", OWN: "own adapter", ONE: "CultureLLM-One"}
 #: Values that spread over this factor are drawn on a logarithmic axis.
 LOGARITHMIC = 8
+#: Differences that a sentence names of each kind.
+NAMED = 3
 
 
 def finding(table: pd.DataFrame, name: str, leading: str) -> str:
@@ -31,16 +33,55 @@ def finding(table: pd.DataFrame, name: str, leading: str) -> str:
 
 
 def sentence(table: pd.DataFrame, name: str, leading: str) -> str:
-    """What one measure says, in a sentence with every difference that is beyond chance."""
+    """What one measure says, in a sentence: the first arm, and the largest differences from it, those beyond chance
+    apart from the others."""
     own, better, worse = _sides(table, name, leading)
     measure = MEASURES[name]
-    parts = [f"{word}: " + ", ".join(_difference(measure, own, arm) for arm in side)
-             for side, word in ((better, "better"), (worse, "worse")) if side]
     unclear = [arm for arm in own.index if arm != leading and arm not in better + worse]
-    if unclear:
-        parts.append("no difference beyond chance: " + ", ".join(_difference(measure, own, arm) for arm in unclear))
+    sides = (("better", better), ("worse", worse), ("no difference beyond chance", unclear))
+    parts = [f"{word}: {_largest(measure, own.loc[side])}" for word, side in sides if side]
     words = measure.words[0].upper() + measure.words[1:]
     return f"{words}: {leading} {_interval(measure, own.loc[leading])}; {'; '.join(parts)}."
+
+
+def _largest(measure: Measure, rows: pd.DataFrame) -> str:
+    """The largest differences with their intervals, and how many more there are."""
+    order = rows["difference"].abs().sort_values(ascending=False, kind="stable").index
+    told = [f"{arm} " + measure.difference(*rows.loc[arm, ["difference", "difference_low", "difference_high"]])
+            for arm in order[:NAMED]]
+    return ", ".join(told) + (f", and {len(order) - NAMED} more" if len(order) > NAMED else "")
+
+
+def sentence_before(against_base: pd.DataFrame, name: str) -> str:
+    """What fine-tuning did in every arm (``contrasts.against`` the base model)."""
+    measure = MEASURES[name]
+    return f"Own adapter minus base model, {measure.words}: " + ", ".join(
+        f"{row.arm} {measure.difference(row.value, row.low, row.high)}" for row in against_base.itertuples()) + "."
+
+
+def sentence_one(against_one: pd.DataFrame, leading: str) -> str:
+    """One model for all, or one for each: how often either is better, and the first arm by group."""
+    own, shared, number = _counts(against_one)
+    measure = MEASURES["accuracy"]
+    return (f"Own adapter against CultureLLM-One, by arm and group: better in {own}, worse in {shared} of {number}; in "
+            f"{leading}, own minus One: " + ", ".join(
+                f"{row.group} {measure.difference(row.value, row.low, row.high)}"
+                for row in against_one[against_one["arm"] == leading].itertuples()) + ".")
+
+
+def sentence_kept(kept: pd.DataFrame) -> str:
+    """How many kept texts change the stance of their seed, by the guard's verdict."""
+    least, worst = (kept.loc[place] for place in (kept["stance_errors"].idxmin(), kept["stance_errors"].idxmax()))
+    return "Kept texts that change the stance of their seed, by the guard's verdict: from " + " to ".join(
+        f"{row['stance_errors']:.1%} [{row['stance_errors_low']:.1%}, {row['stance_errors_high']:.1%}] in {row['arm']}"
+        for row in (least, worst)) + "."
+
+
+def _counts(against_one: pd.DataFrame) -> tuple[int, int, int]:
+    """How often the own adapter is better and worse beyond chance, and comparisons in all."""
+    tested = against_one[against_one["p"].notna()]
+    clear = tested[tested["p"] < 0.05]
+    return int((clear["value"] > 0).sum()), int((clear["value"] < 0).sum()), len(tested)
 
 
 def _sides(table: pd.DataFrame, name: str, leading: str) -> tuple[pd.DataFrame, list[str], list[str]]:
@@ -53,10 +94,6 @@ def _sides(table: pd.DataFrame, name: str, leading: str) -> tuple[pd.DataFrame, 
 
 def _interval(measure: Measure, row: pd.Series) -> str:
     return f"{measure.shown(row['value'])} [{measure.shown(row['low'])}, {measure.shown(row['high'])}]"
-
-
-def _difference(measure: Measure, own: pd.DataFrame, arm: str) -> str:
-    return f"{arm} {measure.difference(*own.loc[arm, ['difference', 'difference_low', 'difference_high']])}"
 
 
 def draw(table: pd.DataFrame, values: pd.DataFrame, places: pd.DataFrame, compare: tuple[str, ...], name: str,
@@ -107,7 +144,10 @@ def _lines(ax: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, compare: tuple[str
 
 
 def _line_label(knob: str, value: str) -> str:
-    return "equal epochs" if (knob, value) == ("training_budget", "0") else f"{knob.replace('_', ' ')} {value}"
+    words = knob.replace("_", " ")
+    named = {("training_budget", "0"): "equal epochs", (knob, "True"): f"with {words}",
+             (knob, "False"): f"without {words}"}
+    return named.get((knob, value), f"{words} {value}")
 
 
 def _point(ax: Axes, row: pd.Series, label: str, color: tuple[float, float, float]) -> None:
@@ -186,16 +226,16 @@ def draw_kept(kept: pd.DataFrame) -> Axes:
 def draw_groups(table: pd.DataFrame, arms: list[str]) -> Axes:
     """Own adapter minus One by arm and group of cultures (``contrasts.against``), with 95% intervals."""
     tested = table[table["p"].notna()]
-    own, shared = (int(((tested["p"] < 0.05) & (sign * tested["value"] > 0)).sum()) for sign in (1, -1))
-    ax = figures.axes(f"Own adapter against One: better in {own}, worse in {shared}\nof {len(tested)} comparisons, by "
+    own, shared, number = _counts(table)
+    ax = figures.axes(f"Own adapter against One: better in {own}, worse in {shared}\nof {number} comparisons, by "
                       "arm and group", "own adapter minus One (percentage points), 95% interval", "",
                       1.8 + 0.5 * len(arms))
     groups = tested["group"].unique().tolist()
-    for number, group in enumerate(groups):
+    for place, group in enumerate(groups):
         mine = tested[tested["group"] == group]
-        height = np.array([arms.index(arm) for arm in mine["arm"]]) + 0.25 * (number - (len(groups) - 1) / 2)
-        ax.hlines(height, 100 * mine["low"], 100 * mine["high"], color=figures.PALETTE[number])
-        ax.plot(100 * mine["value"], height, "o", color=figures.PALETTE[number], label=group)
+        height = np.array([arms.index(arm) for arm in mine["arm"]]) + 0.25 * (place - (len(groups) - 1) / 2)
+        ax.hlines(height, 100 * mine["low"], 100 * mine["high"], color=figures.PALETTE[place])
+        ax.plot(100 * mine["value"], height, "o", color=figures.PALETTE[place], label=group)
     ax.axvline(0, color="black", linewidth=1)
     ax.set(yticks=range(len(arms)), yticklabels=arms)
     ax.set_ylim(len(arms) - 0.5, -0.5)

@@ -443,11 +443,37 @@ def test_findings_count_what_is_beyond_chance(table):
     assert "none differs beyond chance" in arm_figures.finding(unclear, "accuracy", "main")
 
 
-def test_sentences_name_every_difference(table):
+def test_sentences_name_the_largest_differences(table):
     assert arm_figures.sentence(table, "accuracy", "main") == (
         "Held-out wordings answered as most people did: main 50% [40%, 60%]; better: up +20.0 points [+15.0, +25.0]; "
         "worse: down -10.0 points [-15.0, -5.0]; no difference beyond chance: same +1.0 points [-4.0, +6.0].")
     assert "better: down -0.100 [-0.150, -0.050]" in arm_figures.sentence(table, "emd", "main")
+    more = [table.assign(arm=table["arm"].replace("up", f"up_{n}"), difference=table["difference"] + n / 100)
+            for n in range(5)]
+    many = pd.concat([table[table["arm"] != "up"], *(rows[rows["arm"].str.startswith("up_")] for rows in more)])
+    assert "better: up_4 +24.0 points [+15.0, +25.0], up_3 +23.0" in arm_figures.sentence(many, "accuracy", "main")
+    assert ", and 2 more; worse" in arm_figures.sentence(many, "accuracy", "main")
+
+
+def test_sentences_on_one_before_and_texts_by_hand():
+    rows = [("a", "high", 0.1, 0.01), ("a", "low", -0.2, 0.04), ("a", "high minus low", 0.3, np.nan),
+            ("b", "high", 0.1, 0.05)]
+    table = pd.DataFrame([{"arm": arm, "group": group, "value": value, "low": value - 0.1, "high": value + 0.1, "p": p}
+                          for arm, group, value, p in rows])
+    assert arm_figures.sentence_one(table, "a") == (
+        "Own adapter against CultureLLM-One, by arm and group: better in 1, worse in 1 of 3; in a, own minus One: high "
+        "+10.0 points [+0.0, +20.0], low -20.0 points [-30.0, -10.0], high minus low +30.0 points [+20.0, +40.0].")
+    assert arm_figures.draw_groups(table, ["a", "b"]).get_title().startswith(
+        "Own adapter against One: better in 1, worse in 1\nof 3 comparisons")
+    assert arm_figures.sentence_before(table[:1], "arithmetic") == (
+        "Own adapter minus base model, sums and differences right: a +10.0 points [+0.0, +20.0].")
+    kept = pd.DataFrame({"arm": ["strict", "lax"], "templates": 1, "samples": 2, "stance_errors": [0.0, 0.05],
+                         "stance_errors_low": [0.0, 0.02], "stance_errors_high": [0.0, 0.08]})
+    assert arm_figures.sentence_kept(kept) == (
+        "Kept texts that change the stance of their seed, by the guard's verdict: from 0.0% [0.0%, 0.0%] in strict to "
+        "5.0% [2.0%, 8.0%] in lax.")
+    assert [tick.get_text() for tick in arm_figures.draw_kept(kept).get_yticklabels()] == [
+        "strict (3 texts)", "lax (3 texts)"]
 
 
 @pytest.mark.parametrize(("x", "scale"), [([0.5, 0.6, 0.7, 0.8], "linear"), ([0.0001, 0.001, 0.01, 0.02], "log"),
@@ -471,6 +497,9 @@ def test_lines_are_named_by_the_second_knob(table):
     ax = arm_figures.draw(table, values, places, ("generated_texts", "training_budget"), "accuracy", "main")
     names = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert names == ["base model", "equal epochs", "training budget 4160"]
+    ax = arm_figures.draw(table, values, places.replace({"0": "True", "4160": "False"}), ("tau", "guards"), "accuracy",
+                          "main")
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()][1:] == ["with guards", "without guards"]
 
 
 def test_named_arms_are_rows_with_a_dot_a_seed(table):
