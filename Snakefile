@@ -84,8 +84,26 @@ def wordings_asked(wildcards):
     return [f"{OUT}/{variant}/{place}/augmented.jsonl" for place in worded(wildcards)] if variant else []
 
 
+def growing(first):
+    """So much of a resource, and as much again at each attempt: more for a job that ran out of memory or of time."""
+    return lambda wildcards, attempt: first * attempt
+
+
+def gpus(notebook):
+    """GPUs for a model that is loaded here, one for each process that is launched; none for the stand-in."""
+    def found(wildcards):
+        values = studies.defaults(notebook) | json.loads(knobs(notebook)(wildcards))
+        if values["model_backend"] != "local" or values["base_model"] in parameters.STAND_INS:
+            return None
+        launched = notebook == "04_fine_tuning" and profile(wildcards)
+        return studies.read_yaml(Path(launched))["num_processes"] if launched else 1
+    return found
+
+
 # The system prompt's names of all cultures: One is trained under them, and every adapter is asked under them.
 PROMPT_NAMES = [studies.culture(name).prompt_name for name in CULTURES]
+# A culture's file may name a survey file of its own.
+WVS_FILES = [path for name in CULTURES if (path := getattr(studies.culture(name), "wvs_path", ""))]
 CONTEXTS = [studies.culture(name).culture_context for name in CULTURES]
 RUN = "OMP_NUM_THREADS={threads} python -m culturellm_utils.run {input.notebook} {output.notebook} --log {log} --parameters {params.knobs:q}"
 RUN_ONCE = RUN + " --same-as {input.same}"  # what variants have in common is run in the first of them
@@ -136,6 +154,7 @@ rule augmentation:
     params:
         knobs=knobs("02_augmentation"),  # a culture's own language has all system prompts translated
         prompt_names=lambda wildcards: [] if wildcards.place == parameters.COMMON else PROMPT_NAMES,
+    resources: runtime=growing(240)  # minutes; a live chat model takes its time
     shell: RUN_ONCE
 
 
@@ -199,6 +218,7 @@ rule fine_tuning:
         knobs=knobs("04_fine_tuning"),
         prompt_names=lambda wildcards: PROMPT_NAMES if wildcards.model == parameters.ONE else [],
     priority: lambda wildcards: 10 if wildcards.model == parameters.ONE else 1
+    resources: gpu=gpus("04_fine_tuning"), mem_mb=growing(8000), runtime=growing(240)
     shell: RUN_ONCE
 
 
@@ -225,6 +245,7 @@ rule evaluation:
         knobs=knobs("05_evaluation"),
         prompt_names=PROMPT_NAMES,
         contexts=lambda wildcards: CONTEXTS if wildcards.model == parameters.ONE else [],
+    resources: gpu=gpus("05_evaluation"), mem_mb=growing(8000), runtime=growing(240)
     shell: RUN
 
 
@@ -252,8 +273,8 @@ rule summary:
     message: "all cultures: 07 summary ({wildcards.variant})"
     input:
         modules("summary", "side_effects", "evaluation", "systems", "classification", "alignment", "survey", "wvs",
-                "cultures"),
-
+                "cultures", "borrowing", "wvs7_counts.csv", "zones.yaml"),
+        WVS_FILES,
         of_wordings("agreement.json"),
         of_wordings("sweep.csv"),
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
@@ -263,7 +284,9 @@ rule summary:
         notebook=f"{AT}/common/07_summary.ipynb",
         summary=update(f"{AT}/common/summary.json"),
     log: f"{AT}/common/log/07_summary.ipynb"
-    params: knobs=knobs("07_summary")
+    params:
+        knobs=knobs("07_summary"),
+        countries=[studies.culture(name).countries for name in CULTURES],
     shell: RUN
 
 
@@ -271,6 +294,7 @@ rule transfer:
     message: "all cultures: 08 transfer ({wildcards.variant})"
     input:
         modules("transfer", "mantel", "maps", "summary", "evaluation", "systems", "alignment", "survey"),
+        expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
         models("scores.json"),
         notebook="notebooks/08_transfer.ipynb",
     output:

@@ -177,14 +177,43 @@ class TestSmokeStudy:
         expected = {f"{culture}/{name}" for culture in ("korean", "german")
                     for name in ("01_seed_extraction", "04_fine_tuning", "05_evaluation")}
         expected |= {f"one/{name}" for name in ("04_fine_tuning", "05_evaluation")}
-        expected |= {f"common/{name}" for name in ("02_augmentation", "03_filtering", "06_human_study", "07_summary")}
+        expected |= {f"common/{name}" for name in ("02_augmentation", "03_filtering", "06_human_study", "07_summary",
+                                                   "08_transfer", "09_open_answers")}
         found = {str(path.relative_to(smoke / "main").with_suffix("")) for path in (smoke / "main").glob("*/*.ipynb")}
         assert found == expected
-        for path in (smoke / "main").glob("*/*.ipynb"):
+        arm = {str(path.relative_to(smoke / "seeds").with_suffix("")) for path in (smoke / "seeds").glob("*/*.ipynb")}
+        assert arm == {name for name in expected if not name.startswith("one/")} - {
+            "common/06_human_study", "common/07_summary", "common/08_transfer", "common/09_open_answers"}
+        assert (smoke / "comparison" / "common" / "10_comparison.ipynb").is_file()
+        for path in smoke.glob("*/*/*.ipynb"):
             for cell in cells(path, "code"):
                 kinds = {output.output_type for output in cell.outputs}
                 assert "error" not in kinds, path
                 assert not [o for o in cell.outputs if o.get("name") == "stderr"], path
+
+    def test_an_arm_differs_in_its_knob_alone(self, smoke):
+        for name in ("korean/seeds.jsonl", "common/augmented.jsonl", "common/03_filtering.ipynb"):
+            assert (smoke / "seeds" / name).read_bytes() == (smoke / "main" / name).read_bytes()
+        # the ablation on the seeds alone is the same training
+        for name in ("train.jsonl", "model/adapter_model.safetensors"):
+            arm, ablation = smoke / "seeds" / "german" / name, smoke / "main" / "german" / "ablations" / "seeds" / name
+            assert arm.read_bytes() == ablation.read_bytes()
+
+    def test_the_comparison_says_what_the_arms_differ_in(self, smoke):
+        found = json.loads((smoke / "comparison" / "common" / "comparison.json").read_text())
+        assert found["question"] == studies.study("smoke")["question"]
+        assert (found["leading"], list(found["arms"])) == ("main", ["main", "seeds"])
+        by_arm = {}
+        for arm in ("main", "seeds"):
+            rows = [row for culture in ("korean", "german") for row in records.read_rows(
+                smoke / arm / culture / "predictions.jsonl", records.Prediction)
+                    if (row.part, row.system, row.culture) == ("held_out_wording", "adapter", culture)]
+            right = {name: [row.label == row.gold for row in rows if row.culture == name]
+                     for name in ("korean", "german")}
+            by_arm[arm] = sum(sum(found) / len(found) for found in right.values()) / 2
+        shown = {row["arm"]: row["value"] for row in found["rows"] if row["measure"] == "accuracy"
+                 and row["system"] == "adapter"}
+        assert shown == pytest.approx(by_arm, abs=1e-6)
 
     def test_files_fit_their_contract(self, smoke):
         common = smoke / "main" / "common"
@@ -353,8 +382,12 @@ class TestSmokeStudy:
             plan = snakemake(checkout, "--dry-run")
         finally:
             path.write_text(before)
-        assert planned(plan) == {"report: executed notebooks to HTML", *(f"{job} (main)" for job in (
-            "german: 05 evaluation", "all cultures: 07 summary", *jobs))}
+        jobs = ["german: 05 evaluation", *jobs]
+        assert planned(plan) == {
+            "report: executed notebooks to HTML", "all variants: 10 comparison",
+            *(f"{job} (main)" for job in ("all cultures: 07 summary", "all cultures: 08 transfer",
+                                          "all cultures: 09 open-ended answers", *jobs)),
+            *(f"{job} (seeds)" for job in jobs if not job.startswith("one:"))}
 
     @pytest.mark.parametrize(("name", "rerun", "kept"), [
         ("questions.jsonl", "korean: 01 seed extraction", ""),
