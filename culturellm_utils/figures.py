@@ -23,6 +23,10 @@ PALETTE = sns.color_palette("colorblind")
 COLORS = {"base": PALETTE[7], "persona": PALETTE[1], "context": PALETTE[4], "third_person": PALETTE[5],
           "adapter": PALETTE[0], "one": PALETTE[2], "wrong culture": PALETTE[3]}
 
+#: What would begin something else than a sentence; and signs, not yet escaped, that open a formula or a Sphinx role
+#: such as {download}`file`.
+_BLOCK, _OPENS = re.compile(r"^(?=[#+\-%(>:|~=]|```|[*_ ]+$)"), re.compile(r"(?<!\\)((?:\\\\)*)(\$|\{(?=[^{}]*\}`))")
+
 
 def style() -> None:
     """Set the look of every figure: colour-blind safe, legible on a phone, SVG in notebooks."""
@@ -35,6 +39,7 @@ def style() -> None:
         "axes.titlelocation": "left",
         "svg.hashsalt": "culturellm",      # same figure, same bytes
         "svg.fonttype": "none",            # text stays text: small files, searchable, readable aloud
+        "text.parse_math": False,          # a dollar sign in a name is no formula
     })
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -47,7 +52,7 @@ def axes(title: str, x: str, y: str, height: float = 3.6, width: float = 5.6) ->
     """Empty axes with the finding as title and labelled axes (name the unit in ``x`` and ``y``)."""
     _, ax = plt.subplots(figsize=(width, height))
     ax.set(xlabel=x, ylabel=y)
-    ax.set_title(title, wrap=True)
+    ax.set_title(title, wrap="$" not in title)  # to wrap, matplotlib reads dollars as formulas all the same
     return ax
 
 
@@ -87,21 +92,36 @@ def progress() -> Callable[[str], None]:
 
     def show(line: str) -> None:
         if shown:
-            shown[0].update(Markdown(line))
-        elif handle := display(Markdown(line), display_id=True):
+            shown[0].update(Markdown(one_line(line)))
+        elif handle := display(Markdown(one_line(line)), display_id=True):
             shown.append(handle)
     return show
 
 
 def say(*sentences: str) -> None:
     """Show sentences as a list."""
-    display(Markdown("\n".join(f"- {sentence}" for sentence in sentences)))
+    display(Markdown("\n".join(f"- {one_line(sentence)}" for sentence in sentences)))
+
+
+def one_line(sentence: str) -> str:
+    """A sentence as one line of :func:`harmless` Markdown, which begins no heading, directive or other block."""
+    return harmless(_BLOCK.sub(r"\\", " ".join(sentence.split())))
+
+
+def harmless(markdown: str) -> str:
+    """Markdown with its emphasis and code, but without HTML, links, images, formulas and Sphinx roles: sentences quote
+    survey questions, names and replies, which may hold anything. Applied twice it changes nothing more.
+
+    >>> harmless("**2** of 3 say <b>, [x](y) and $5")
+    '**2** of 3 say &lt;b>, [x]\\\\(y) and \\\\$5'
+    """
+    return _OPENS.sub(r"\1\\\2", re.sub(r"\](?=[(:])", r"]\\", markdown.replace("<", "&lt;")))
 
 
 def table(frame: pd.DataFrame, caption: str = "", digits: int = 3) -> None:
     """Show a table without its index; text is escaped, numbers rounded."""
     frame = frame.rename_axis(columns=None)
-    shown = frame.to_html(index=False, border=0, justify="left", na_rep="–",
+    shown = frame.to_html(index=False, border=0, justify="left", na_rep="–", classes="mathjax_ignore",
                           float_format=lambda value: f"{value:.{digits}f}")
-    title = f"<p><strong>{html.escape(caption)}</strong></p>" if caption else ""
+    title = f'<p class="mathjax_ignore"><strong>{html.escape(caption)}</strong></p>' if caption else ""
     display(HTML(f'{title}<div style="overflow-x:auto">{shown}</div>'))

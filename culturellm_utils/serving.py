@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import openai
 
 from culturellm_utils import live, prompts, protocol, remote
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, printable
 from culturellm_utils.merging import Show, Target, export, home
 
 HOST, PORT = "127.0.0.1", 8000
@@ -87,9 +87,9 @@ def ask(whose: Target, question: str, base_url: str = ADDRESS, prompt_name: str 
 
 
 def described(answers: list[Answer]) -> str:
-    """Answers one under the other (columns would not fit scripts of other widths)."""
-    return "\n".join(f"{one.name} ({one.model}), asked as: {one.system}\n"
-                     + textwrap.indent(one.text.strip() or "(nothing)", "    ") for one in answers)
+    """Answers one under the other (columns would not fit scripts of other widths), for a terminal."""
+    return printable("\n".join(f"{one.name} ({one.model}), asked as: {one.system}\n"
+                               + textwrap.indent(one.text.strip() or "(nothing)", "    ") for one in answers))
 
 
 def _say(client: openai.OpenAI, model: str, system: str, question: str) -> str:

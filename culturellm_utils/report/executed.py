@@ -22,7 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
-from culturellm_utils.figures import saved_as
+from culturellm_utils.figures import harmless, one_line, saved_as
 
 #: What a page can show without a network. Widgets and LaTeX need scripts from elsewhere.
 SHOWN = ("text/html", "text/markdown", "text/plain", "image/svg+xml", "image/png", "image/jpeg")
@@ -60,7 +60,11 @@ def read(path: Path, remedy: str) -> NotebookNode:
         raise UserError(f"{paths.shown(path)} is missing: {remedy}")
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (ValueError, AttributeError, KeyError, nbformat.ValidationError):
+        nbformat.validate(notebook)  # reading only warns of what is wrong
+        settings(notebook)
+        stamp(notebook)
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError, SyntaxError, tokenize.TokenError,
+            nbformat.ValidationError):
         raise UserError(f"{paths.shown(path)} is not a notebook: {remedy}") from None
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if not any(cell.outputs for cell in code):
@@ -101,9 +105,9 @@ def stamp(notebook: NotebookNode) -> Stamp:
 
 def sentences(notebook: NotebookNode) -> list[str]:
     """The sentences of "What we see", as Markdown; none when the notebook shows none."""
-    shown = [safe(output.data["text/markdown"]) for cell in _section(notebook.cells, FINDINGS)
+    shown = [output.data["text/markdown"] for cell in _section(notebook.cells, FINDINGS)
              if cell.cell_type == "code" for output in cell.outputs if "text/markdown" in output.get("data", {})]
-    return [line.removeprefix("- ") for text in shown for line in text.splitlines() if line.strip()]
+    return [one_line(line.removeprefix("- ")) for text in shown for line in text.splitlines() if line.strip()]
 
 
 def title(notebook: NotebookNode) -> str:
@@ -120,11 +124,6 @@ def saved_figures(notebook: NotebookNode) -> list[str]:
 def _saved(outputs: list[NotebookNode]) -> list[str]:
     names = [saved_as(output.data[SVG]) for output in outputs if SVG in output.get("data", {})]
     return [name for name in names if name]
-
-
-def safe(markdown: str) -> str:
-    """Markdown whose angle brackets are text: sentences quote survey questions and names, never HTML."""
-    return markdown.replace("<", "&lt;")
 
 
 def figure_title(svg: str) -> str:
@@ -220,7 +219,7 @@ def _shown(output: NotebookNode) -> NotebookNode:
         return new_output("stream", name=output.name, text=output.text)
     data = {kind: value for kind, value in output.data.items() if kind in SHOWN}
     if "text/markdown" in data:
-        data["text/markdown"] = safe(data["text/markdown"])
+        data["text/markdown"] = harmless(data["text/markdown"])
     return new_output("display_data", data=data)
 
 

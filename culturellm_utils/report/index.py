@@ -6,6 +6,7 @@
 
 from itertools import groupby
 
+from culturellm_utils.figures import one_line
 from culturellm_utils.parameters import STAND_INS
 from culturellm_utils.report import executed
 from culturellm_utils.report.pages import (
@@ -42,6 +43,11 @@ HEADINGS = {
     "maps": "The cultures, and their models",
     "comparison": "Variant by variant",
     "differences": "Differences from the first variant",
+    "accuracy": "Answered as most people did",
+    "js_similarity": "Near to all of people's answers",
+    "emd": "How far off on the scale",
+    "macro_f1": "Classification",
+    "arithmetic": "Sums and differences",
     "stance_errors": "Changed stances that were let through",
 }
 
@@ -71,9 +77,10 @@ def page(study: Study, limits: int, changes: str) -> str:
     chapters = [*study.of(COMPARED), *study.of(*ACROSS, variant=study.leading)]
     opening = (OPENING if not study.compares else ())
     shown = _first(answers[0], opening)
-    told = executed.safe(answers[0].file("comparison.json").get("answer", ""))
+    told = one_line(answers[0].file("comparison.json").get("answer", ""))
     said = [] if told else executed.sentences(answers[0].notebook)[:SENTENCES]
-    parts = [f"# {escaped(study.plan['title'])}",
+    title = str(study.plan["title"]).translate(str.maketrans("<>", "‹›"))  # the theme's navigation would run it
+    parts = [f"# {escaped(title)}",
              f"**The question.** {escaped(study.plan['question'] or QUESTION)}", *_base_models(study),
              f"## The answer{answers[0].arm}", told or _list(said)]
     for name in shown:
@@ -146,4 +153,4 @@ def _base_models(study: Study) -> list[str]:
     models = sorted({page.values["base_model"] for page in study.of(OF_ONE[0])})
     toys = [name for name in models if name in STAND_INS]
     real = [name for name in models if name not in STAND_INS]
-    return [TOY % "`, `".join(toys)] * bool(toys) + [f"Fine-tuned: `{'`, `'.join(real)}`."] * bool(real)
+    return [TOY % "`, `".join(toys)] * bool(toys) + [f"Fine-tuned: {escaped(', '.join(real))}."] * bool(real)

@@ -38,7 +38,7 @@ def page(study: Study) -> str:
              "runs only the notebooks that a change touches.",
              f"{len(study.pages)} notebooks ran for {duration(seconds)} in all, several at a time."]
     if len(revisions) > 1:
-        parts.append(f"They ran at different revisions of the code: {', '.join(revisions)}.")
+        parts.append(f"They ran at different revisions of the code: {escaped(', '.join(revisions))}.")
     if any(revision.endswith("+") for revision in revisions):
         parts.append("A revision that ends in + had changes that were not committed.")
     parts += ["## Hardware and time", *_hardware(study)]
@@ -46,10 +46,11 @@ def page(study: Study) -> str:
     for made in [*study.of(COMPARED), *study.of(SUMMARY)]:
         record = made.file("comparison.json" if made.variant == COMPARISON else "summary.json")
         rows = {"revision": record["revision"], "parameters": record["digest"], **record["versions"]}
-        parts += [f"## Versions at {made.step}{made.arm}", table(["what", "version"], rows.items())]
+        parts += [f"## Versions at {made.step}{made.arm}",
+                  table(["what", "version"], [(escaped(what), escaped(version)) for what, version in rows.items()])]
     parts += ["## When each notebook ran", table(["page", "ran at (UTC)", "seconds", "revision", "parameters"], [
         (f"{page.whom}: {page.link}", stamp.started, "–" if stamp.seconds is None else f"{stamp.seconds:.0f}",
-         stamp.revision, f"`{stamp.digest}`") for page in study.pages for stamp in [stamps[page.name]]])]
+         escaped(stamp.revision), f"`{stamp.digest}`") for page in study.pages for stamp in [stamps[page.name]]])]
     return "\n\n".join(parts) + "\n"
 
 
