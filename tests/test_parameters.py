@@ -149,7 +149,7 @@ def test_any_value_is_taken_or_refused_by_name(name, value):
     except UserError as error:
         assert f"'{name}'" in str(error)  # noqa: PT017
         return
-    assert taken == value
+    assert taken == type(KNOBS[name])(value)
     assert type(taken) is type(KNOBS[name])  # a whole number for a share is one, true is none
 
 
@@ -363,5 +363,5 @@ def test_known_questions_belong_to_borrowing_all():
     seeds = studies.defaults("01_seed_extraction")
     said = sentence(parameters.validate, parameters.SeedExtraction, seeds | {"known_questions": 10})
     assert "parameter 'known_questions' is 10: it says how much borrow 'all' pretends to know" in said
-    seeds |= {"borrow": "all", "known_questions": 10}
+    seeds = seeds | {"borrow": "all", "known_questions": 10}
     assert parameters.validate(parameters.SeedExtraction, seeds).known_questions == 10

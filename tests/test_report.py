@@ -30,11 +30,11 @@ TITLE = "Tea beats coffee & cocoa in 2 of 3 towns"
 def built(tmp_path_factory) -> Path:
     """The folder of a built report."""
     outputs = tmp_path_factory.mktemp("outputs")
-    reports.study(outputs / "smoke", base_model="stand-in-tiny", tau=0.7)
+    reports.study(outputs / "laptop", base_model="stand-in-tiny", tau=0.7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CULTURELLM_OUTPUTS", str(outputs))
-        assert report.build("smoke", ["korean"]) == outputs / "smoke" / "report" / "index.html"
-    return outputs / "smoke" / "report"
+        assert report.build("laptop", ["korean"]) == outputs / "laptop" / "report" / "index.html"
+    return outputs / "laptop" / "report"
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_every_stage_has_a_page_and_the_index_leads_to_it(built):
 def test_the_index_opens_on_question_answer_and_figures(built):
     page = Page(built / "index.html")
     order = [page.text.index(part) for part in (
-        "Smoke test", "The question.", "figures of a toy model", "The answer", "Korean answers are", "Before and after",
+        "CultureLLM on a laptop", "The question.", "figures of a toy model", "The answer", "Korean answers are", "Before and after",
         "Who speaks for whom", "What this is", "What could not be claimed", "Every page")]
     assert order == sorted(order)
     assert page.alts == [TITLE, TITLE]
@@ -212,12 +212,12 @@ def test_a_report_looks_for_wordings_where_the_language_of_each_variant_puts_the
 
 
 def test_a_missing_notebook_says_which_to_run(outputs):
-    reports.study(outputs / "smoke")
-    (outputs / "smoke/main/korean/05_evaluation.ipynb").unlink()
-    with pytest.raises(UserError, match=r"korean/05_evaluation.ipynb is missing: run `make report STUDY=smoke`, or "
+    reports.study(outputs / "laptop")
+    (outputs / "laptop/main/korean/05_evaluation.ipynb").unlink()
+    with pytest.raises(UserError, match=r"korean/05_evaluation.ipynb is missing: run `make report STUDY=laptop`, or "
                                         r"notebooks/05_evaluation.ipynb with culture korean"):
-        report.build("smoke", ["korean"])
-    assert sorted(path.name for path in (outputs / "smoke").iterdir()) == ["main"]
+        report.build("laptop", ["korean"])
+    assert sorted(path.name for path in (outputs / "laptop").iterdir()) == ["main"]
 
 
 def broken(path: Path) -> None:
@@ -236,26 +236,26 @@ def stopped(path: Path) -> None:
 @pytest.mark.parametrize(("harm", "sentence"), [(broken, "is not a notebook"), (never_run, "was never run"),
                                                 (stopped, "stopped with an error")])
 def test_a_harmed_notebook_is_named(outputs, harm, sentence):
-    reports.study(outputs / "smoke")
-    harm(outputs / "smoke/main/one/04_fine_tuning.ipynb")
+    reports.study(outputs / "laptop")
+    harm(outputs / "laptop/main/one/04_fine_tuning.ipynb")
     with pytest.raises(UserError, match=f"one/04_fine_tuning.ipynb {sentence}"):
-        report.build("smoke", ["korean"])
+        report.build("laptop", ["korean"])
 
 
 def test_a_page_with_a_warning_fails_and_the_old_report_stays(built, outputs):
-    shutil.copytree(built.parent, outputs / "smoke")
-    before = [(outputs / "smoke" / name).read_bytes() for name in ("report/index.html", "headline.json")]
+    shutil.copytree(built.parent, outputs / "laptop")
+    before = [(outputs / "laptop" / name).read_bytes() for name in ("report/index.html", "headline.json")]
     found = reports.notebook("03_filtering")
     found.cells[0] = new_markdown_cell("# 03 Title\n\n[nowhere](missing.md)")
-    reports.put(outputs / "smoke/main/common/03_filtering.ipynb", found)
+    reports.put(outputs / "laptop/main/common/03_filtering.ipynb", found)
     with pytest.raises(UserError, match=r"main/common/03_filtering\.ipynb.*missing\.md"):
-        report.build("smoke", ["korean"])
-    assert [(outputs / "smoke" / name).read_bytes() for name in ("report/index.html", "headline.json")] == before
-    assert sorted(path.name for path in (outputs / "smoke").iterdir()) == ["headline.json", "main", "report"]
+        report.build("laptop", ["korean"])
+    assert [(outputs / "laptop" / name).read_bytes() for name in ("report/index.html", "headline.json")] == before
+    assert sorted(path.name for path in (outputs / "laptop").iterdir()) == ["headline.json", "main", "report"]
 
 
 def test_the_command_line_says_one_sentence(outputs, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report", "smoke", "atlantis"])
+    monkeypatch.setattr("sys.argv", ["report", "laptop", "atlantis"])
     assert command.main() == 1
     assert capsys.readouterr().err.startswith("Error: there is no culture 'atlantis'")
 

@@ -23,10 +23,10 @@ MOST_BYTES = 1_500_000
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     outputs = tmp_path_factory.mktemp("outputs")
-    reports.study(outputs / "smoke", base_model="stand-in-tiny")
+    reports.study(outputs / "laptop", base_model="stand-in-tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CULTURELLM_OUTPUTS", str(outputs))
-        return report.build("smoke", ["korean"]).parent
+        return report.build("laptop", ["korean"]).parent
 
 
 @pytest.fixture(scope="module")

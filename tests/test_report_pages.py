@@ -14,12 +14,12 @@ from culturellm_utils.report import headline, limits, methods, pages, provenance
 @pytest.fixture
 def home(outputs):
     """The outputs of the smoke study, of one culture."""
-    reports.study(outputs / "smoke")
-    return outputs / "smoke"
+    reports.study(outputs / "laptop")
+    return outputs / "laptop"
 
 
 def read():
-    return report.read("smoke", ["korean"])
+    return report.read("laptop", ["korean"])
 
 
 def test_methods_are_written_from_the_parameters_that_were_used(home):
