@@ -48,7 +48,8 @@ def _by_set(results: Results) -> dict[tuple[str, str], dict[str, list[Prediction
     found: dict[tuple[str, str], dict[str, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     for model, predictions in results.predictions.items():
         for row in predictions:
-            if row.part == "task" and row.culture in results.predictions and (row.system == OWN or model == row.culture):
+            known = row.culture in results.predictions
+            if row.part == "task" and known and (row.system == OWN or model == row.culture):
                 mine = row.system if model == row.culture else ONE if model == ONE else WRONG
                 found[row.culture, row.question_id][mine].append(row)
     return found

@@ -95,8 +95,8 @@ def test_every_stage_has_a_page_and_the_index_leads_to_it(built):
 def test_the_index_opens_on_question_answer_and_figures(built):
     page = Page(built / "index.html")
     order = [page.text.index(part) for part in (
-        "CultureLLM on a laptop", "The question.", "figures of a toy model", "The answer", "Korean answers are", "Before and after",
-        "Who speaks for whom", "What this is", "What could not be claimed", "Every page")]
+        "CultureLLM on a laptop", "The question.", "figures of a toy model", "The answer", "Korean answers are",
+        "Before and after", "Who speaks for whom", "What this is", "What could not be claimed", "Every page")]
     assert order == sorted(order)
     assert page.alts == [TITLE, TITLE]
     links = re.findall(r'href="(_downloads/[^"]+\.csv)"', (built / "index.html").read_text())
