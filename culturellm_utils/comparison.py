@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from culturellm_utils import augmenters, client, encoder, filtering, paper, parameters, records, studies, survey
 from culturellm_utils.augmentation import Writer
@@ -92,8 +93,8 @@ def _equal(accepted: dict[str, list[Augmented]], per_question: int, seed: int) -
 def _value(name: str, text: str) -> object:
     """What is written on the command line, read as papermill reads it."""
     try:
-        return studies.parse_yaml(text, name)
-    except UserError:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
         raise UserError(f"-p {name} '{text}' is no value: put texts with signs into quotes") from None
 
 
