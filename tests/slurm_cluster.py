@@ -73,16 +73,20 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = os.environ | {"PATH": _path(), "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = os.environ | {"PATH": f"{folder}/bin:{_path()}", "SLURM_CONF": str(folder / "slurm.conf")}
         self.programs: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Slurm":
-        for name in ("state", "spool"):
+        for name in ("state", "spool", "bin"):
             (self.folder / name).mkdir(parents=True)
         host = socket.gethostname().partition(".")[0]
         (self.folder / "slurm.conf").write_text(CONF.format(
             host=host, user=getpass.getuser(), folder=self.folder, ports=_free_ports(2)))
         (self.folder / "gres.conf").write_text("Name=gpu Type=toy File=/dev/null\n")
+        # Snakemake's job steps drop SLURM_CONF before they call srun: on a cluster the file is in its usual place.
+        srun = self.folder / "bin" / "srun"
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+        srun.chmod(0o755)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
@@ -135,6 +139,8 @@ class Slurm:
         rows = []
         for record in self.ask("scontrol", "show", "jobs", "--oneliner").splitlines():
             found = dict(part.split("=", 1) for part in record.split() if "=" in part)
+            if "JobId" not in found:  # "No jobs in the system"
+                continue
             rule = found["Comment"].removeprefix("rule_").partition("_wildcards_")[0]
             rows.append({"id": int(found["JobId"]), "rule": rule, "state": found["JobState"],
                          "memory": found["MinMemoryNode"], "limit": found["TimeLimit"],
