@@ -204,5 +204,5 @@ def read_ratings(folder: Path, pairs: Iterable[Pair]) -> list[Rating]:
                 found.append(rating)
     if wrong:
         more = [f"{len(wrong) - 5} more rows are wrong."] if len(wrong) > 5 else []
-        raise UserError("\n".join(wrong[:5] + more))
+        raise UserError(*wrong[:5], *more)
     return found
