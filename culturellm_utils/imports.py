@@ -130,10 +130,7 @@ def write_label_studio(folder: Path, pairs: Sequence[Pair], language: str = "en"
 
 def _label_studio_json(path: Path) -> list[Cells]:
     """The rows of Label Studio's JSON (tasks with annotations) or JSON-MIN (a flat record for each annotation)."""
-    try:
-        tasks = records.read_json(path)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{paths.shown(path)} cannot be read ({error}): export it again") from None
+    tasks = records.read_json(path)
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise UserError(f"{paths.shown(path)} is no export of Label Studio: it must be {_KINDS}")
     found = []

@@ -94,8 +94,11 @@ def _read_job(path: Path) -> tuple[FineTuning, str]:
     job = records.read_json(path)
     try:
         return FineTuning.model_validate(job["knobs"]), str(job["title"])
-    except (ValidationError, KeyError, TypeError) as error:
-        raise UserError(f"{paths.shown(path)} does not fit this version ({error}): rerun 04_fine_tuning") from None
+    except ValidationError as error:
+        raise UserError(f"{paths.shown(path)} does not fit this version ({records.problem(error)}): rerun "
+                        "04_fine_tuning") from None
+    except (KeyError, TypeError):
+        raise UserError(f"{paths.shown(path)} is no job: rerun 04_fine_tuning") from None
 
 
 def _train(knobs: FineTuning, title: str, folder: Path, rows: Rows, checkpoints: Path, first: bool, show: Show) -> None:

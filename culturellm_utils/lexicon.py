@@ -178,5 +178,5 @@ def _name_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
 @cache
 def _generic_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
     words = shipped()
-    people = _either(part.format(name=name) for part, name in product(words.people, names))
+    people = _either(part.replace("{name}", name) for part, name in product(words.people, names))
     return re.compile(rf"(?<![\w'-])(?:{people}) (?:{_either(words.claims)})(?![\w-])")

@@ -94,7 +94,9 @@ def export(whose: Target, show: Show = print) -> Path:
 
     models.quiet()
     try:
-        model = AutoModelForCausalLM.from_pretrained(_source(whose), dtype="auto")
+        revision = records.read_json(whose.adapter / "adapter_config.json").get("revision") or "main"
+        model = AutoModelForCausalLM.from_pretrained(_source(whose), revision=revision, use_safetensors=True,
+                                                     dtype="auto")
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"the base model '{whose.base}' of {paths.shown(whose.adapter)} cannot be loaded ({reason})"

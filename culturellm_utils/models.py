@@ -1,6 +1,9 @@
 """Base models: the stand-in that the project builds, or any causal language model on the hub or in a folder.
 
 >>> model, tokenizer = load("stand-in")
+>>> model, tokenizer = load("meta-llama/Llama-2-7b-chat-hf@main")     # a branch, a tag or, to stay the same, a commit
+
+Weights are read from safetensors alone, and no code from the hub is run.
 """
 
 import importlib.util
@@ -36,9 +39,9 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer, ready for left-padded batches.
 
-    ``base_model`` is ``stand-in``, a hub id or a folder. ``precision`` is bf16, fp16, fp32, 4bit (bitsandbytes NF4, as
-    the paper's released code), or auto: bf16 on a GPU that has it, fp32 otherwise. Raises UserError when it cannot be
-    loaded.
+    ``base_model`` is ``stand-in``, a hub id (with or without ``@revision``) or a folder. ``precision`` is bf16, fp16,
+    fp32, 4bit (bitsandbytes NF4, as the paper's released code), or auto: bf16 on a GPU that has it, fp32 otherwise.
+    Raises UserError when it cannot be loaded.
     """
     quiet()
     if base_model in STAND_INS:
@@ -49,9 +52,10 @@ def load(
         name = base_model
     device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     options = _options(resolved(precision, device), device)
+    name, revision = located(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, use_safetensors=True, **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"base_model '{base_model}' cannot be loaded ({reason}): give 'stand-in', the folder of a "
@@ -61,6 +65,16 @@ def load(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), tokenizer
+
+
+def located(name: str) -> tuple[str, str]:
+    """Where a model is loaded from: a hub id or folder, and the revision that follows an ``@`` (else ``main``).
+
+    >>> located("user/name@5f0b1c2"), located("user/name")
+    (('user/name', '5f0b1c2'), ('user/name', 'main'))
+    """
+    place, _, revision = name.rpartition("@")
+    return (place, revision) if place and revision and not Path(name).exists() else (name, "main")
 
 
 def resolved(precision: str, device: str | None = None) -> str:
@@ -141,6 +155,7 @@ def add_lora(
     return get_peft_model(model, LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, task_type="CAUSAL_LM",
         target_modules=targets if targets == "all-linear" else targets.split(","),
+        revision=getattr(model.config, "_commit_hash", None),  # of the base model, so that the pair stays together
     ))
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from culturellm_utils import paths
 from culturellm_utils.errors import UserError
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=100)]  # a file system takes 255
 Country = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 ONE = "one"
 #: The folder of what all cultures share.
@@ -35,7 +35,7 @@ class Knobs(_Strict):
 
     study: Name
     variant: Name
-    random_seed: int = Field(ge=0)
+    random_seed: int = Field(ge=0, le=2**32 - 1)  # what numpy takes
 
     @property
     def digest(self) -> str:

@@ -6,6 +6,8 @@
 import os
 from pathlib import Path
 
+from culturellm_utils.errors import UserError
+
 PACKAGE = Path(__file__).resolve().parent
 DATA = PACKAGE / "data"
 
@@ -45,6 +47,19 @@ def stage_dir(study: str, culture: str, variant: str = "main") -> Path:
     folder = outputs() / study / variant / culture
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def given(text: Path | str) -> Path:
+    """A file or folder that a user named: ``~`` is their home, and what is relative starts at the repository.
+
+    Raises UserError for what no file can be called.
+    """
+    try:
+        path = ROOT / Path(text).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:  # a home that is not known, a name too long, a NUL in it
+        raise UserError(f"'{text}' cannot be the name of a file or folder ({error}); write another path") from None
+    return path
 
 
 def shown(path: Path | str) -> str:

@@ -46,7 +46,7 @@ def _first_token(choice: dict[str, Any]) -> dict[str, float]:
     try:
         first = choice["logprobs"]["content"][0]
         offered = [(_whole(one["token"]), float(one["logprob"])) for one in [*(first.get("top_logprobs") or []), first]]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         return {}
     found: dict[str, float] = {}
     for token, value in offered:
@@ -82,7 +82,7 @@ def asked_pause(error: Exception) -> float | None:
         if re.fullmatch(r"\d+(\.\d+)?", value):
             return float(value)
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return exhausted(headers) or None
 
 

@@ -16,22 +16,50 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from culturellm_utils import paths
+from culturellm_utils import paths, studies
 from culturellm_utils.errors import UserError
-from culturellm_utils.records import Pair
+from culturellm_utils.records import Pair, problem
 
 #: What reading and rating one pair takes, in seconds: an assumption, for the duration that the form announces.
 SECONDS_A_PAIR = 10
 
 
+class Texts(BaseModel):
+    """The texts of one language, as far as their kind matters here; the page has them all."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, str | list[str] | list[dict[str, str | int]]]
+
+    name: str
+    direction: Literal["ltr", "rtl"]
+    title: str
+    ask: str
+    rubric: dict[Literal[1, 2, 3, 4, 5], str] = Field(min_length=5)
+    consent: list[str]
+    placeholder: str
+    no_script: str
+
+
 @cache
 def languages() -> dict[str, dict[str, Any]]:
-    """Every text of the form, by ISO 639-1 code of its language."""
-    return yaml.safe_load((paths.DATA / "rating_form.yaml").read_text(encoding="utf-8"))
+    """Every text of the form, by ISO 639-1 code of its language. Raises UserError when one is missing or
+    is none."""
+    path = paths.DATA / "rating_form.yaml"
+    found = studies.read_yaml(path)
+    try:
+        blocks = TypeAdapter(dict[str, Texts]).validate_python(found)
+    except ValidationError as error:
+        raise UserError(f"{paths.shown(path)}: {problem(error)}; write each language's block like that of 'en'"
+                        ) from None
+    names = {name for block in blocks.values() for name in block.model_dump()}
+    for language, block in found.items():
+        if lacking := sorted(names - block.keys()):
+            raise UserError(f"{paths.shown(path)}: {language} has no '{lacking[0]}', as others have: translate it")
+    return found
 
 
 def texts(language: str = "en") -> dict[str, Any]:
@@ -50,7 +78,7 @@ def consent(language: str = "en", path: str = "") -> list[str]:
         return [*texts(language)["consent"], texts(language)["placeholder"]]
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         raise UserError(f"consent_path: {paths.shown(path)} cannot be read: name a text file in UTF-8, with blank "
                         "lines between paragraphs") from None
     found = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]

@@ -218,7 +218,7 @@ def read_rows(path: Path | str, model: type[T], may_be_empty: bool = False) -> l
         try:
             rows.append(model.model_validate_json(line))
         except ValidationError as error:
-            raise UserError(f"{paths.shown(path)} line {number}: {_first(error)}; remove the file and rerun "
+            raise UserError(f"{paths.shown(path)} line {number}: {problem(error)}; remove the file and rerun "
                             "the notebook that writes it, or repair the line") from None
     if not rows and not may_be_empty:
         raise UserError(f"{paths.shown(path)} has no rows: rerun the notebook that writes it")
@@ -263,12 +263,17 @@ def disarmed(cell: Any) -> Any:
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON document. Raises UserError when it is missing or broken."""
+    """Read a JSON document. Raises UserError when it is missing or broken, or holds what could not be written again
+    (NaN, half a surrogate pair)."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return value
+    except RecursionError:
+        raise UserError(f"{paths.shown(path)} cannot be read (nested too deeply): remove it and rerun") from None
     except ValueError as error:
         raise UserError(f"{paths.shown(path)} is not valid JSON ({error}): remove it and rerun") from None
 
@@ -291,14 +296,14 @@ def write_text(path: Path | str, text: str) -> Path:
     return path
 
 
-def _first(error: ValidationError) -> str:
+def problem(error: ValidationError) -> str:
     """The first problem of a pydantic error in a few words."""
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "json_invalid":
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "json_invalid":
         return "not valid JSON"
-    if problem["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden":
         return f"unknown field '{where}'"
-    if problem["type"] == "missing":
+    if first["type"] == "missing":
         return f"field '{where}' is missing"
-    return f"field '{where}': {problem['msg']}" if where else problem["msg"]
+    return f"field '{where}': {first['msg']}" if where else first["msg"]

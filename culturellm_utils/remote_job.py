@@ -12,7 +12,6 @@ What is asked for, beside the uploaded ``train.jsonl``::
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 import time
@@ -74,7 +73,7 @@ def losses(events: list[Event], epochs: int) -> list[dict[str, Any]]:
     for event in events:
         data = event.data if event.type == "metrics" and isinstance(event.data, dict) else {}
         step, loss, steps = (data.get(name) for name in ("step", "train_loss", "total_steps"))
-        if isinstance(step, int) and step > 0 and isinstance(loss, (int, float)) and math.isfinite(loss):
+        if isinstance(step, int) and step > 0 and isinstance(loss, (int, float)) and -1e9 < loss < 1e9:
             found[step] = float(loss)
             total = max(total, step, steps if isinstance(steps, int) else 0)
     return [{"step": step, "epoch": round(epochs * step / total, 4), "loss": found[step], "learning_rate": None}

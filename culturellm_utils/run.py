@@ -49,7 +49,8 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
                                        progress_bar=False, cwd=str(paths.ROOT))
     except PapermillExecutionError as error:
         sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
-        raise UserError(f"{notebook.stem} stopped: {sentence} (the notebook up to there: {paths.shown(log)})") from None
+        said = f"{notebook.stem} stopped: {sentence} (the notebook up to there: {paths.shown(log)})"
+        raise UserError(*said.splitlines()) from None
     _copy(log, output)
 
 
@@ -95,6 +96,17 @@ def _stderr_to(path: Path) -> Iterator[None]:
             os.close(kept)
 
 
+def _object(text: str) -> dict:
+    """A JSON object from the command line."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError  # argparse names the option and the text
+    return found
+
+
 @command_line
 def main() -> int:
     """The command line."""
@@ -102,7 +114,7 @@ def main() -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--log", type=Path, required=True, help="where papermill writes while it runs")
-    parser.add_argument("--parameters", type=json.loads, default={}, help="JSON object of parameters to inject")
+    parser.add_argument("--parameters", type=_object, default={}, help="JSON object of parameters to inject")
     parser.add_argument("--same-as", type=Path, nargs="?", help="an executed copy whose files are to be copied instead")
     arguments = parser.parse_args()
     if arguments.same_as:

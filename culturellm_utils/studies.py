@@ -9,6 +9,7 @@ Precedence when a study runs::
 
 import ast
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from culturellm_utils.parameters import Country, Name
 
 #: The keys of a study's file.
 KEYS = ("title", "question", "cultures", "compare", "seeds", "one", "parameters", "variants")
+#: Values of a YAML file: a long one has some thousand.
+MOST_NODES = 100_000
 #: What ``compare`` says when the variants are told apart by their names.
 VARIANT = "variant"
 
@@ -39,19 +42,46 @@ class Culture(BaseModel):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds one mapping."""
+    """A YAML file that holds one mapping, its keys texts or numbers."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise UserError(f"{paths.shown(path)} cannot be read ({type(error).__name__})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
-        raise UserError(f"{paths.shown(path)}{line} is not valid YAML: {problem}") from None
+    value = parse_yaml(text, paths.shown(path))
     if not isinstance(value, dict):
         raise UserError(f"{paths.shown(path)} must hold 'name: value' lines")
     return value
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What a YAML text says. Raises UserError that begins with ``where`` when it is none, when a tag and its value do
+    not fit, and when aliases make much out of little, so that nobody could print it."""
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _nodes(node, {}) > MOST_NODES:
+            raise UserError(f"{where} is too large: it has more than {MOST_NODES:,} values, aliases written out")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise UserError(f"{where} is not valid YAML: nested too deeply, or an alias within itself") from None
+    # PyYAML's constructors let through what goes wrong inside them: !!bool x is a KeyError, !!timestamp x another.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", error)
+        raise UserError(f"{where}{line} is not valid YAML: {problem}") from None
+
+
+def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node has when every alias in it is written out."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_nodes(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _known(values: Any, where: str) -> dict[str, Any]:
@@ -67,7 +97,7 @@ def _known(values: Any, where: str) -> dict[str, Any]:
 def culture(name: str) -> Culture:
     """What ``params/<name>.yaml`` says. Raises UserError when there is no such culture."""
     path = paths.PARAMS / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file it takes any name
         have = ", ".join(sorted(p.stem for p in paths.PARAMS.glob("*.yaml")))
         raise UserError(f"there is no culture '{name}': add params/{name}.yaml, or use one of {have}")
     values = _known(read_yaml(path), paths.shown(path))
@@ -95,7 +125,7 @@ def study(name: str) -> dict[str, Any]:
     ``<variant>-seed<n>``. ``one``: whether CultureLLM-One is trained in every variant, and not in the first alone.
     """
     path = paths.PARAMS / "studies" / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         have = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise UserError(f"there is no study '{name}': add params/studies/{name}.yaml, or use one of {have}")
     values = {"question": "", "parameters": None, "variants": None, "compare": [], "seeds": [], "one": False,
@@ -105,6 +135,9 @@ def study(name: str) -> dict[str, Any]:
         raise UserError(f"{where}: unknown key '{key}'; a study has {', '.join(KEYS)}")
     if not values.get("title") or not isinstance(values.get("cultures"), list) or not values["cultures"]:
         raise UserError(f"{where}: a study needs a title and a list of cultures")
+    for key in ("title", "question"):
+        if not isinstance(values[key], str):
+            raise UserError(f"{where}: {key}: {values[key]!r} must be a text; put it into quotes")
     values["parameters"] = _known(values["parameters"] or {}, where)
     variants = values["variants"] or {"main": {}}
     if not isinstance(variants, dict):
@@ -122,8 +155,9 @@ def study(name: str) -> dict[str, Any]:
 def _check_comparison(values: dict[str, Any], variants: dict[str, dict[str, Any]], where: str) -> None:
     """Whether the keys of a study that compares make sense together."""
     compared, seeds = values["compare"], values["seeds"]
+    known = parameters.all_names() - {VARIANT}
     if not isinstance(compared, list) or len(compared) > 2 or (
-            compared != [VARIANT] and not set(compared) <= parameters.all_names() - {VARIANT}):
+            compared != [VARIANT] and not all(isinstance(name, str) and name in known for name in compared)):
         raise UserError(f"{where}: compare: {compared!r} must be one or two parameters, or '{VARIANT}'")
     if not isinstance(seeds, list) or len(set(map(str, seeds))) < len(seeds) or not all(type(s) is int for s in seeds):
         raise UserError(f"{where}: seeds: {seeds!r} must be a list of different whole numbers")

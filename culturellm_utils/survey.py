@@ -14,7 +14,6 @@ which averages them in; it is kept to measure what that costs: see :func:`paper_
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 
 import pandas as pd
 from scipy.spatial.distance import jensenshannon
@@ -24,6 +23,8 @@ from culturellm_utils.errors import UserError
 from culturellm_utils.records import Question, Seed
 
 SHIPPED_QUESTIONS = paths.DATA / "questions.jsonl"
+#: The highest number of an option: scales of which only the ends are named are filled up.
+HIGHEST_CODE = 999
 Distribution = dict[str, float]
 
 
@@ -42,7 +43,7 @@ def questions(questions_path: str) -> list[Question]:
 
     Raises UserError when the file is missing or broken, a question comes twice, or an option code is no number.
     """
-    path = paths.ROOT / Path(questions_path).expanduser() if questions_path else SHIPPED_QUESTIONS
+    path = paths.given(questions_path) if questions_path else SHIPPED_QUESTIONS
     where = paths.shown(path)
     if not path.is_file():
         raise UserError(f"questions_path: {where} does not exist; give a JSON Lines file, or '' for what ships")
@@ -55,7 +56,7 @@ def questions(questions_path: str) -> list[Question]:
         if question.question_id in seen:
             raise UserError(f"{where}: question {question.question_id} comes twice; keep one of them")
         seen.add(question.question_id)
-        if not all(re.fullmatch(r"\d+", code) for code in question.options):
+        if not all(re.fullmatch("[0-9]{1,4}", code) for code in question.options):
             raise UserError(f"{where}: question {question.question_id} has the option codes "
                             f"{', '.join(question.options)}; use the survey's numbers, 0 and above")
     return found
@@ -66,6 +67,8 @@ def _from_released(row: _Released, where: str) -> Question:
         options = parse_options(row.option)
     except ValueError as error:
         raise UserError(f"{where}: question {row.q_id}: {error}; write them as '1. Agree 2. Disagree'") from None
+    if not row.q_content.strip():
+        raise UserError(f"{where}: question {row.q_id} has no text; write what is asked")
     return Question(
         question_id=f"Q{row.q_id.strip().removeprefix('Q')}",
         topic=row.topic.strip().capitalize().replace("&", "and"),
@@ -80,10 +83,12 @@ def parse_options(text: str) -> dict[str, str]:
     One number that repeats another is read as the one due at its place (the released Q31 has 1 2 4 4). A scale of
     which only the two ends are named gets its middle codes with empty texts. Raises ValueError for anything else.
     """
-    before, *parts = re.split(r"(?:^|\s)(\d+)\.(?=\s|$)", text.strip())
+    before, *parts = re.split(r"(?:^|\s)([0-9]{1,9})\.(?=\s|$)", text.strip())
     codes, texts = [int(code) for code in parts[::2]], [part.strip() for part in parts[1::2]]
     if len(codes) < 2 or before.strip():
         raise ValueError(f"the options '{text}' are not a numbered list")
+    if max(codes) > HIGHEST_CODE:
+        raise ValueError(f"the options '{text}' have the number {max(codes)}")
     step = 1 if codes[1] > codes[0] else -1
     if len(set(codes)) < len(codes):
         due = [codes[0] + step * place for place in range(len(codes))]
@@ -105,7 +110,7 @@ def counts(countries: Sequence[str], asked: Sequence[Question], wvs_path: str, s
     counts do not have, for an answer that is none of the question's options, and where no answer is valid.
     """
     ids = [question.question_id for question in asked]
-    path = paths.ROOT / Path(wvs_path).expanduser() if wvs_path else wvs.SHIPPED_COUNTS
+    path = paths.given(wvs_path) if wvs_path else wvs.SHIPPED_COUNTS
     if wvs_path:
         table = wvs.tally(wvs.read(path, countries, ids, survey_weights))
     else:

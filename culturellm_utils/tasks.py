@@ -15,6 +15,7 @@ A row of ``bundled_tasks.jsonl``, and an entry of ``tasks.yaml`` (which explains
 
 import argparse
 import json
+import os
 import random
 import sys
 from collections import Counter, defaultdict
@@ -138,7 +139,7 @@ def available(culture: str, data_path: Path | str, path: Path | str = "") -> lis
     """The sets of a culture whose file lies below ``data_path``; none for an empty ``data_path``."""
     if not data_path:
         return []
-    return [task for task in registry(path) if task.culture == culture and (Path(data_path) / task.path).is_file()]
+    return [task for task in registry(path) if task.culture == culture and os.path.isfile(Path(data_path) / task.path)]
 
 
 def load(task: Task, data_path: Path | str) -> TaskSet:
@@ -147,7 +148,7 @@ def load(task: Task, data_path: Path | str) -> TaskSet:
     Raises UserError naming file and line when the file is missing or broken, or no row of it is usable.
     """
     path = Path(data_path) / task.path
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file it takes any name
         raise UserError(f"{task.path} is missing below {paths.shown(data_path)}: data_path must be the folder that "
                         "holds the files of the registry, such as a clone of the reference repository")
     items, labels, aside, cut = [], Counter[str](), Counter[str](), 0
@@ -179,7 +180,8 @@ def load(task: Task, data_path: Path | str) -> TaskSet:
 def _fields(line: str, where: str) -> dict[str, Any]:
     try:
         fields = json.loads(line)
-    except ValueError:
+        json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair, which no file can hold, raises
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise UserError(f"{where} is no JSON object: get the file again")
@@ -220,7 +222,7 @@ def overview(data_path: Path | str, path: Path | str = "") -> list[dict[str, Any
         try:
             found = load(task, data_path)
         except UserError as error:
-            state = str(error) if (Path(data_path) / task.path).is_file() else "missing"
+            state = str(error) if os.path.isfile(Path(data_path) / task.path) else "missing"
         table.append({
             "culture": task.culture, "task": task.task, "path": task.path, "state": state,
             "rows": found and found.rows, "usable": found and len(found.items),

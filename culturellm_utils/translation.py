@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -64,7 +63,7 @@ def prepare(knobs: Augmentation, client: Client, questions: list[Question],
 
 def _own(translations_path: str) -> list[Own]:
     """A user's own wordings; none for ""."""
-    path = paths.ROOT / Path(translations_path).expanduser()
+    path = paths.given(translations_path)
     if translations_path and not path.is_file():
         raise UserError(f"translations_path: {paths.shown(path)} does not exist; give a JSON Lines file of rows with "
                         "name and text, or '' to have all translated")

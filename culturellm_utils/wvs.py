@@ -10,6 +10,7 @@ A file has about 97,000 respondents and 600 columns; only the needed columns are
 """
 
 import csv
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,11 @@ FORMER = {"BUR", "DDR", "FXX", "TMP", "YMD", "ZAR"}
 #: The survey asks Northern Ireland by itself, under codes that are not ISO's.
 _NOT_ISO = {909: "NIR"}
 FIRST = 1000                    # respondents behind the paper's second block in a culture of one country
+LONGEST_HEADER = 1 << 20        # bytes; that of 600 columns has about 6,000
+#: What Arrow says of a row; its own handler of such rows fails where they are not UTF-8.
+_WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+#: More than any wave has: a file that says so is damaged, and room would be made for them all.
+MOST_RESPONDENTS = 2_000_000
 DOWNLOAD = "download 'WVS Cross-National Wave 7' (not time series, not inverted scales) again"
 
 
@@ -66,7 +72,7 @@ def read(path: Path, countries: Sequence[str] | None, ids: Sequence[str], survey
     if not path.stat().st_size:
         raise UserError(f"{where} is empty; {DOWNLOAD}")
     is_csv = path.suffix.lower() == ".csv"
-    have = _csv_header(path)[0] if is_csv else _stat(path, metadataonly=True)[1].column_names
+    have = _csv_header(path)[0] if is_csv else _stat_header(path)
     country = COUNTRY_NUMBER if COUNTRY_NUMBER in have and COUNTRY not in have else COUNTRY
     wave = [column for column in WAVE_COLUMNS if column in have][:1]
     needed = [country, *ids, *([WEIGHT] if survey_weights else [])]
@@ -148,36 +154,41 @@ def _numbers(column: pd.Series, where: str, is_csv: bool) -> pd.Series:
 def _csv_header(path: Path) -> tuple[list[str], str]:
     """Column names and delimiter."""
     with path.open("rb") as file:
-        line = file.readline().decode("utf-8-sig", errors="replace")
+        line = file.readline(LONGEST_HEADER).decode("utf-8-sig", errors="replace")
     delimiter = max(",;", key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    try:
+        names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error as error:
+        raise UserError(f"{paths.shown(path)} line 1 cannot be read as CSV ({error}); {DOWNLOAD}") from None
     return [name.strip() for name in names], delimiter
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """The wanted columns of a CSV file as text. One thread: only then does the parser know line numbers."""
     names, delimiter = _csv_header(path)
-    damaged: list[arrow_csv.InvalidRow] = []
-
-    def note(row: arrow_csv.InvalidRow) -> str:
-        damaged.append(row)
-        return "error"
-
     try:
         return arrow_csv.read_csv(
             path,
             arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-            arrow_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
+            arrow_csv.ParseOptions(delimiter=delimiter),
             arrow_csv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string()),
                                      strings_can_be_null=True, null_values=["", "NA"]),
         ).to_pandas()
     except pa.ArrowInvalid as error:
-        if damaged:
-            row = damaged[0]
-            raise UserError(f"{paths.shown(path)} line {row.number} has {row.actual_columns} of {row.expected_columns} "
-                            f"columns: the file is cut off or damaged; {DOWNLOAD}") from None
+        if row := _WRONG_ROW.search(str(error)):
+            raise UserError(f"{paths.shown(path)} line {row[1]} has {row[3]} of {row[2]} columns: the file is cut off "
+                            f"or damaged; {DOWNLOAD}") from None
         reason = str(error).splitlines()[0]
         raise UserError(f"{paths.shown(path)} cannot be read as CSV ({reason}); {DOWNLOAD}") from None
+
+
+def _stat_header(path: Path) -> list[str]:
+    """The column names of an SPSS or Stata file."""
+    found = _stat(path, metadataonly=True)[1]
+    if (found.number_rows or 0) > MOST_RESPONDENTS:
+        raise UserError(f"{paths.shown(path)} says that it has {found.number_rows:,} respondents: the file is damaged; "
+                        f"{DOWNLOAD}")
+    return found.column_names
 
 
 def _stat(path: Path, **options: object) -> tuple:

@@ -157,7 +157,7 @@ def test_rules_from_a_file(tmp_path):
 @pytest.mark.parametrize(("text", "words"), [
     ("fail: 1", "there is no rule 'fail' with such a value; the rules are same_at_least"),
     ("failed_checks: -1", "'failed_checks'"), ("failed_checks: many", "'failed_checks'"),
-    ("a: [", "is not YAML"), ("- 1", "rules.yaml")])
+    ("a: [", "line 1 is not valid YAML"), ("- 1", "rules.yaml")])
 def test_wrong_rules_are_refused(tmp_path, text, words):
     path = tmp_path / "rules.yaml"
     path.write_text(text)

@@ -421,7 +421,7 @@ def spy(own_cache, monkeypatch):
     asked = types.SimpleNamespace(names=[], texts=[])
 
     class Spy:
-        def __init__(self, name):
+        def __init__(self, name, **_):
             asked.names.append(name)
             if name.startswith("no/"):
                 raise OSError(f"{name} is not a local folder\nand more lines")

@@ -205,7 +205,7 @@ def _leftover(output: NotebookNode, cell: NotebookNode) -> bool:
     it is an address, a path, or what a plotting call happened to return."""
     if output.output_type == "stream":
         return output.name == "stderr"
-    kinds = output.data.keys()
+    kinds = output.get("data", {}).keys()
     if any(kind in kinds for kind in WIDGETS) or not any(kind in kinds for kind in SHOWN):
         return True
     bare = output.output_type == "execute_result" and not any(kind in kinds for kind in SHOWN if kind != "text/plain")

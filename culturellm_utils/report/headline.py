@@ -14,7 +14,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from culturellm_utils.records import read_json, write_json
+from pydantic import ValidationError
+
+from culturellm_utils import paths
+from culturellm_utils.errors import UserError
+from culturellm_utils.records import Row, problem, read_json, write_json
 from culturellm_utils.report import executed
 from culturellm_utils.report.methods import BOOKKEEPING
 from culturellm_utils.report.pages import COMPARED, OF_CULTURE, SUMMARY, Study, escaped, table
@@ -27,6 +31,22 @@ FIGURES = {("held_out_wording", "accuracy"): "Held-out wordings",
 SYSTEMS = ("base", "persona", "one", "adapter")
 #: How many changed parameters are told.
 MOST = 20
+
+
+class Run(Row):
+    """One run in ``headline.json``."""
+
+    run: str
+    ran: str
+    revision: list[str]
+    cultures: list[str]
+    parameters: dict[str, dict[str, Any]]
+    figures: dict[str, float]
+
+
+class _Runs(Row):
+    now: Run
+    before: Run | dict[str, None]
 
 
 def of(study: Study) -> dict[str, Any]:
@@ -62,10 +82,16 @@ def _figures(study: Study) -> dict[str, float]:
 
 
 def remember(home: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The run before, empty when there was none. :func:`keep` writes both."""
+    """The run before, empty when there was none. :func:`keep` writes both. Raises UserError when they are broken."""
     path = home / FILE
-    known = read_json(path) if path.is_file() else {}
-    return known.get("before", {}) if known.get("now", {}).get("run") == now["run"] else known.get("now", {})
+    if not path.is_file():
+        return {}
+    try:
+        known = _Runs.model_validate(read_json(path)).model_dump()
+    except ValidationError as error:
+        raise UserError(f"{paths.shown(path)}: {problem(error)}; remove the file, and nothing is compared with the run "
+                        "before") from None
+    return known["before"] if known["now"]["run"] == now["run"] else known["now"]
 
 
 def keep(home: Path, now: dict[str, Any], before: dict[str, Any]) -> None:
