@@ -19,7 +19,7 @@ RUN = snakemake --cores $(CORES) --rerun-incomplete --quiet reason host --config
 
 SHARE = python -m culturellm_utils.sharing $(1) --study $(STUDY) --variant $(VARIANT) --culture $(CULTURE)
 
-.PHONY: report smoke test lint lab record culture export push serve ask clean
+.PHONY: report smoke test bench lint lab record culture export push serve ask clean
 .DEFAULT_GOAL := report
 
 report: $(VENV)/ready
@@ -32,6 +32,10 @@ smoke: $(VENV)/ready
 
 test: $(VENV)/ready lint
 	pytest -n 2 --dist loadfile
+
+# Against the plain way and the machine's limits; BENCH="survey filter" chooses. Wants the machine for itself.
+bench: $(VENV)/ready
+	PYTHONPATH=tests python -m benchmarks $(BENCH)
 
 lint: $(VENV)/ready
 	ruff check .
