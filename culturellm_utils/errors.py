@@ -10,6 +10,15 @@ P = ParamSpec("P")
 #: Control characters and those that turn text round: quoted from a file or a reply, they would steer a terminal.
 _STEERING = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
+#: What helps where a disk refuses, by what systems, SQLite, safetensors, tokenizers and torch say: some keep no errno.
+_REMEDIES = {
+    re.compile("no space left|disk is full|quota exceeded|file too large|file write failed|os error (28|122|27)", re.I):
+        "free some space there and rerun (what was written or paid before is kept)",
+    re.compile("permission denied|not permitted|read-?only|os error (13|1|30)\\b", re.I):
+        "allow that and rerun",
+    re.compile("input/output error|disk i/o error|os error 5\\b", re.I): "check that disk and rerun",
+}
+
 #: Characters of a sentence beyond which its middle is left out: what is quoted in it may be of any length.
 LONGEST = 1000
 
@@ -28,6 +37,12 @@ class UserError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         return [f"Error: {self}"]
+
+
+def remedy(said: object) -> str:
+    """What to do when an error, or its text, says that a disk is full, forbidden or broken; "" when it says no such
+    thing."""
+    return next((help for sign, help in _REMEDIES.items() if sign.search(str(said))), "")
 
 
 def printable(text: str) -> str:
@@ -49,6 +64,7 @@ def command_line(main: Callable[P, int]) -> Callable[P, int]:
         try:
             return main(*arguments, **named)
         except (UserError, OSError) as error:
-            print(f"Error: {printable(str(error))}", file=sys.stderr, flush=True)
+            helps = remedy(error) if isinstance(error, OSError) else ""
+            print(f"Error: {printable(str(error))}{helps and ': '}{helps}", file=sys.stderr, flush=True)
             return 1
     return told

@@ -33,6 +33,8 @@ from culturellm_utils.usage import Budget, Prices, Progress, Usage, duration
 #: How often a request is sent before a failing server is given up; the first and the longest pause (seconds), and the
 #: longest that a server may ask for.
 TRIES, FIRST_PAUSE, LONGEST_PAUSE, LONGEST_ASKED = 8, 0.5, 60.0, 900.0
+#: Bytes of the disk kept for each reply in flight: for each of its tokens, and for the database's pages and journal.
+TOKEN_BYTES, PAGES_BYTES = 8, 16384
 OFFICIAL = "https://api.openai.com/v1"
 Missing = dict[str, Request]
 _jitter = random.Random()  # not the global one, whose state belongs to the study
@@ -141,9 +143,11 @@ class OpenAI:
             progress.count(reply.usage)
 
     def fetch(self, missing: Missing, progress: Progress) -> None:
-        """Send the requests and keep their replies."""
+        """Send the requests and keep their replies. Nothing is sent where the disk has no room for the replies."""
+        longest = max(request.max_tokens or self.settings.max_reply_tokens for request in missing.values())
+        room = min(len(missing), self.settings.max_concurrency) * (TOKEN_BYTES * longest + PAGES_BYTES)
         # An event loop in a thread of its own: a notebook's is busy. When interrupted, it stops sending.
-        with start_blocking_portal() as portal:
+        with self.store.room(room), start_blocking_portal() as portal:
             failure = portal.call(_Sending(self, missing, progress).run)
         if failure:
             raise failure

@@ -4,9 +4,11 @@
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, remedy
 
 PACKAGE = Path(__file__).resolve().parent
 DATA = PACKAGE / "data"
@@ -45,8 +47,45 @@ def cache() -> Path:
 def stage_dir(study: str, culture: str, variant: str = "main") -> Path:
     """The folder of one culture (or ``common``) in one variant of a study; made when missing."""
     folder = outputs() / study / variant / culture
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def writing(place: Path | str) -> Iterator[None]:
+    """What is done inside writes ``place``: a disk that is full, forbidden or broken becomes a UserError that names it.
+
+    Only the text of an error is asked where it is no OSError: safetensors, tokenizers and torch have none of their own.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        helps = remedy(error)
+        if not helps and not isinstance(error, OSError):
+            raise
+        homes = {"CULTURELLM_CACHE": cache(), "CULTURELLM_OUTPUTS": outputs()}
+        moved = next((name for name, home in homes.items() if Path(place).is_relative_to(home)), "")
+        raise UserError(f"{shown(place)} cannot be written ({reason(error)}): {helps or 'mend that and rerun'}"
+                        f"{moved and f', or set {moved} to another folder'}") from None
+
+
+@contextmanager
+def reading(place: Path | str) -> Iterator[None]:
+    """What is done inside reads ``place``: a file that is forbidden or broken becomes a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{shown(place)} cannot be read ({reason(error)}): allow that, or name another file, and rerun"
+                        ) from None
+
+
+def reason(error: Exception) -> str:
+    """What an error says, without the place, in which a temporary name would puzzle."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (error.strerror or text) if isinstance(error, OSError) else text
 
 
 def given(text: Path | str) -> Path:

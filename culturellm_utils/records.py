@@ -12,14 +12,13 @@ so a reader never sees half of one.
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from culturellm_utils import paths
+from culturellm_utils import parts, paths
 from culturellm_utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -211,8 +210,7 @@ def read_rows(path: Path | str, model: type[T], may_be_empty: bool = False) -> l
     """All rows of a JSON Lines file. Raises UserError naming file and line when one does not fit ``model``, and when
     there is none, unless the file ``may_be_empty``."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
+    _there(path)
     rows = []
     for number, line in numbered_lines(path):
         try:
@@ -225,10 +223,17 @@ def read_rows(path: Path | str, model: type[T], may_be_empty: bool = False) -> l
     return rows
 
 
+def _there(path: Path) -> None:
+    with paths.reading(path):
+        if not path.is_file():
+            raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
+
+
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """The lines that hold anything, with their numbers from 1. Raises UserError when the file is not UTF-8."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        with paths.reading(path):
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -266,10 +271,10 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON document. Raises UserError when it is missing or broken, or holds what could not be written again
     (NaN, half a surrogate pair)."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
+    _there(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        with paths.reading(path):
+            value = json.loads(path.read_text(encoding="utf-8-sig"))
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         return value
     except RecursionError:
@@ -279,21 +284,18 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write a text file beside its place, then rename it there."""
+    """Write a text file beside its place, then rename it there. Raises UserError when the disk does not let it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    with paths.writing(path):
+        _write(path, text)
     return path
+
+
+def _write(path: Path, text: str) -> None:
+    with parts.replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def problem(error: ValidationError) -> str:

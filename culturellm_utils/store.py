@@ -5,16 +5,19 @@ One SQLite file, safe for several processes at once; what is put is on disk befo
 >>> Store(paths.cache() / "chat.sqlite").put({"9f2c...": b"{...}"})
 """
 
+import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 from filelock import FileLock, Timeout
 
 from culturellm_utils import paths
-from culturellm_utils.errors import UserError
+from culturellm_utils.errors import UserError, remedy
 
 
 class Store:
@@ -22,6 +25,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._room: IO[bytes] | None = None
         with self._open() as database:
             database.execute("CREATE TABLE IF NOT EXISTS items (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
 
@@ -37,9 +41,41 @@ class Store:
         return found
 
     def put(self, items: Mapping[str, bytes]) -> None:
-        """Store values; a key that is there keeps its first value."""
+        """Store values; a key that is there keeps its first value. Raises UserError when they cannot be stored, and
+        also when that took the room which :meth:`room` kept: the disk is full, and nothing more should be asked for."""
+        try:
+            self._put(items)
+        except UserError:
+            if room := self._room:
+                self._room = None
+                room.close()
+                self._put(items)
+            raise
+
+    def _put(self, items: Mapping[str, bytes]) -> None:
         with self._open() as database:
             database.executemany("INSERT OR IGNORE INTO items VALUES (?, ?)", items.items())
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Keep ``size`` bytes of the disk for what is put meanwhile, so that something paid for can be stored whatever
+        fills the disk. Raises UserError when there are not as many. The file has no name: no kill leaves it behind."""
+        with paths.writing(self.path.parent):
+            file = tempfile.TemporaryFile(dir=self.path.parent)
+            try:
+                for start in range(0, size, 1 << 20):  # written, as a hole would keep nothing
+                    file.write(bytes(min(1 << 20, size - start)))
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                file.close()
+                raise
+        self._room = file
+        try:
+            yield
+        finally:
+            self._room = None
+            file.close()
 
     def remove(self, keys: Iterable[str]) -> None:
         """Forget values."""
@@ -50,11 +86,12 @@ class Store:
     def alone(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold a lock that one process or thread at a time has; ``waiting`` is called when another has it."""
         lock = FileLock(self.path.with_name(f"{name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
+        with paths.writing(self.path.parent):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                waiting()
+                lock.acquire()
         try:
             yield
         finally:
@@ -70,6 +107,6 @@ class Store:
                 yield database
         except (sqlite3.DatabaseError, OSError) as error:
             broken = re.search("not a database|malformed", str(error))
-            raise UserError(f"{paths.shown(self.path)} cannot be used as a cache ({error}); "
-                            f"{'remove it and rerun, or' if broken else 'mend that and rerun, or'} "
+            helps = "remove it and rerun" if broken else remedy(error) or "mend that and rerun"
+            raise UserError(f"{paths.shown(self.path)} cannot be used as a cache ({paths.reason(error)}); {helps}, or "
                             "set CULTURELLM_CACHE to another folder") from None

@@ -244,5 +244,5 @@ def test_what_is_paid_for_is_not_to_be_removed_when_the_disk_is_full(tmp_path, m
 
     monkeypatch.setattr(sqlite3, "connect", full)
     message = complaint(store.put, {"a": b"1"})
-    assert message == ("a.sqlite cannot be used as a cache (database or disk is full); mend that and rerun, or set "
-                       "CULTURELLM_CACHE to another folder")
+    assert message == ("a.sqlite cannot be used as a cache (database or disk is full); free some space there and "
+                       "rerun (what was written or paid before is kept), or set CULTURELLM_CACHE to another folder")
