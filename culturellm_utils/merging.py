@@ -5,13 +5,11 @@ outputs/laptop/main/korean/merged: adapter and base model, merged
 """
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from culturellm_utils import models, paths, records, remote, studies
+from culturellm_utils import models, parts, paths, records, remote, studies
 from culturellm_utils.errors import UserError
 
 Show = Callable[[str], object]
@@ -102,17 +100,11 @@ def export(whose: Target, show: Show = print) -> Path:
         raise UserError(f"the base model '{whose.base}' of {paths.shown(whose.adapter)} cannot be loaded ({reason})"
                         ) from None
     model = PeftModel.from_pretrained(model, str(whose.adapter)).merge_and_unload(safe_merge=True)
-    scratch = Path(tempfile.mkdtemp(dir=whose.folder, prefix=".merged."))
-    try:
-        model.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(whose.adapter).save_pretrained(scratch)
-        records.write_text(scratch / "README.md", _merged_card(whose, str(model.dtype).removeprefix("torch.")))
-        records.write_json(scratch / note.name, made)
-        scratch.chmod(0o755)
-        shutil.rmtree(whose.merged, ignore_errors=True)
-        scratch.rename(whose.merged)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with parts.replacing(whose.merged, folder=True) as beside:
+        model.save_pretrained(beside)
+        AutoTokenizer.from_pretrained(whose.adapter).save_pretrained(beside)
+        records.write_text(beside / "README.md", _merged_card(whose, str(model.dtype).removeprefix("torch.")))
+        records.write_json(beside / note.name, made)
     show(f"{paths.shown(whose.merged)}: adapter and base model, merged")
     return whose.merged
 

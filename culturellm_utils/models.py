@@ -10,8 +10,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from culturellm_utils import paths
+from culturellm_utils import parts, paths
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import STAND_INS
 
@@ -167,18 +165,11 @@ def save_adapter(
 
     ``weights`` are those of an adapter that is sharded over devices, gathered.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".model."))
-    try:
-        model.save_pretrained(scratch, state_dict=weights)
-        _make_portable(scratch / "adapter_config.json")
-        tokenizer.save_pretrained(scratch)
-        (scratch / "README.md").write_text(card, encoding="utf-8")
-        scratch.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with parts.replacing(folder, folder=True) as beside:
+        model.save_pretrained(beside, state_dict=weights)
+        _make_portable(beside / "adapter_config.json")
+        tokenizer.save_pretrained(beside)
+        (beside / "README.md").write_text(card, encoding="utf-8")
 
 
 def _make_portable(path: Path) -> None:

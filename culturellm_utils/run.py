@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from culturellm_utils import parameters, paths
+from culturellm_utils import parameters, parts, paths
 from culturellm_utils.errors import UserError, command_line
 
 #: What each notebook that variants may share writes beside its executed copy; not all of it in every run.
@@ -68,19 +68,14 @@ def take(executed: Path, output: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     """``target`` becomes what ``source`` is: a file, a folder, or nothing."""
-    beside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
     if source.is_dir():
-        shutil.copytree(source, beside)
-        shutil.rmtree(target, ignore_errors=True)
+        with parts.replacing(target, folder=True) as beside:
+            shutil.copytree(source, beside, dirs_exist_ok=True)
     elif source.is_file():
-        shutil.copyfile(source, beside)
-    if beside.exists():
-        os.replace(beside, target)
-    elif target.is_dir():
-        shutil.rmtree(target)
+        with parts.replacing(target) as beside:
+            shutil.copyfile(source, beside)
     else:
-        target.unlink(missing_ok=True)
+        parts.remove(target)
 
 
 @contextmanager

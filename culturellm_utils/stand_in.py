@@ -11,11 +11,8 @@ about real language models; it lets the whole study run, and be tested, on a lap
 
 import hashlib
 import inspect
-import os
 import random
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -24,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from culturellm_utils import ability, augmentation, client, encoding, paths, prompts, survey, tasks, training
+from culturellm_utils import ability, augmentation, client, encoding, parts, paths, prompts, survey, tasks, training
 from culturellm_utils.records import Message
 
 #: Templates numbered above this are never seen in pre-training, so that they can be held out from fine-tuning.
@@ -51,12 +48,8 @@ def folder(name: str) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.lock"):
         if not (place / "config.json").is_file():
-            scratch = Path(tempfile.mkdtemp(dir=place.parent))
-            try:
-                build(scratch, EPOCHS[name])
-                os.replace(scratch, place)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
+            with parts.replacing(place, folder=True) as beside:
+                build(beside, EPOCHS[name])
     return place
 
 

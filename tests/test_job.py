@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,7 +241,7 @@ def test_no_rows_are_refused_before_anything_is_written(run):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    (None, "job.json is missing"), ("{}", "job.json does not fit"), ('{"knobs": {}, "title": ""}', "does not fit")])
+    (None, "job.json is missing"), ("{}", "job.json is no job"), ('{"knobs": {}, "title": ""}', "does not fit")])
 def test_a_folder_without_a_job_is_one_sentence(outputs, capsys, monkeypatch, text, said):
     folder = paths.stage_dir("toy", "empty")
     if text:
@@ -253,7 +254,7 @@ def test_a_folder_without_a_job_is_one_sentence(outputs, capsys, monkeypatch, te
 def test_the_command_line_does_the_job_that_lies_in_a_folder(run, capsys, monkeypatch):
     found = run()
     before = adapter(found["folder"])
-    models.shutil.rmtree(found["folder"] / "model")
+    shutil.rmtree(found["folder"] / "model")
     monkeypatch.setattr(sys, "argv", ["job", str(found["folder"])])
     assert job.main() == 0
     assert adapter(found["folder"]) == before

@@ -12,13 +12,12 @@ import io
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
 
-from culturellm_utils import paths, studies
+from culturellm_utils import parts, paths, studies
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import COMMON, COMPARISON
 from culturellm_utils.records import write_text
@@ -36,12 +35,12 @@ def build(study: str, cultures: Sequence[str] = ()) -> Path:
     home = whole.home
     now = headline.of(whole)
     before = headline.remember(home, now)
-    with tempfile.TemporaryDirectory(dir=home, prefix=".report-") as folder:
-        source, html = Path(folder, "source"), Path(folder, "html")
+    with parts.scratch(home / "report", folder=True) as folder:
+        source, html = folder / "source", folder / "html"
         _write_sources(whole, source, headline.section(now, before))
         _render(source, html, f"CultureLLM: {study}")
         finishing.finish(html)
-        _replace(home / "report", html, Path(folder, "old"))
+        parts.put(html, home / "report")
     headline.keep(home, now, before)
     return home / "report" / "index.html"
 
@@ -119,15 +118,3 @@ def _render(source: Path, html: Path, title: str) -> None:
     said = re.sub(r"\x1b\[[0-9;]*m", "", warnings.getvalue()).replace(f"{source}{os.sep}", "").strip()
     if said:
         raise UserError(f"the report cannot be built, Sphinx says of a page: {said.splitlines()[0]}")
-
-
-def _replace(place: Path, new: Path, old: Path) -> None:
-    """Put the folder ``new`` where ``place`` is, and what was there at ``old``."""
-    if place.exists():
-        os.replace(place, old)
-    try:
-        os.replace(new, place)
-    except OSError:
-        if old.exists():
-            os.replace(old, place)
-        raise
