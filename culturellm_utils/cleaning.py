@@ -74,9 +74,9 @@ def rules(path: str = "") -> Rules:
     except UnicodeDecodeError:
         raise UserError(f"{paths.shown(path)} is not YAML in UTF-8: write one rule a line, as in 'failed_checks: 1'"
                         ) from None
-    except (OSError, ValueError):
-        raise UserError(f"cleaning_path: {paths.shown(path)} cannot be read; leave it empty for the project's "
-                        "rules") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cleaning_path: {paths.shown(path)} cannot be read ({paths.reason(error)}); "
+                        "leave it empty for the project's rules") from None
     try:
         return Rules.model_validate(studies.parse_yaml(text, paths.shown(path)) or {})
     except ValidationError as error:

@@ -220,7 +220,7 @@ class _Sending:
                     pause, asked = backoff(tries), protocol.asked_pause(error)
                     if paid(error):
                         self.client.budget.lost += most
-            if asked is not None:
+            if asked:  # a date that has passed asks for nothing
                 self._hold(asked)
                 pause *= 0.1  # jitter alone, so that not all knock at the same moment
             await self._sleep(pause)

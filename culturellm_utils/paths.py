@@ -91,11 +91,15 @@ def reason(error: Exception) -> str:
 def given(text: Path | str) -> Path:
     """A file or folder that a user named: ``~`` is their home, and what is relative starts at the repository.
 
-    Raises UserError for what no file can be called.
+    Raises UserError for what no file can be called, and for a file that may not be read.
     """
     try:
         path = ROOT / Path(text).expanduser()
-        path.exists()
+        if path.is_file():
+            path.open("rb").close()
+    except PermissionError as error:
+        raise UserError(f"{shown(path)} cannot be read ({reason(error)}): allow that, or name another file, and rerun"
+                        ) from None
     except (RuntimeError, OSError, ValueError) as error:  # a home that is not known, a name too long, a NUL in it
         raise UserError(f"'{text}' cannot be the name of a file or folder ({error}); write another path") from None
     return path

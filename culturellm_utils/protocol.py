@@ -73,7 +73,8 @@ def filtered(request: Request) -> Reply:
 
 
 def asked_pause(error: Exception) -> float | None:
-    """Seconds that the server asks to wait: Retry-After in seconds or as a date, or its form in milliseconds."""
+    """Seconds that the server asks to wait: Retry-After in seconds or as a date, or its form in milliseconds. A date
+    counts from the reply's own, where it has one: this machine's clock may be wrong."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     try:
         if "retry-after-ms" in headers:
@@ -81,7 +82,8 @@ def asked_pause(error: Exception) -> float | None:
         value = headers["retry-after"]
         if re.fullmatch(r"\d+(\.\d+)?", value):
             return float(value)
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else time.time()
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (KeyError, ValueError, TypeError, OverflowError):
         return exhausted(headers) or None
 

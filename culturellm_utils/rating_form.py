@@ -78,9 +78,9 @@ def consent(language: str = "en", path: str = "") -> list[str]:
         return [*texts(language)["consent"], texts(language)["placeholder"]]
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):
-        raise UserError(f"consent_path: {paths.shown(path)} cannot be read: name a text file in UTF-8, with blank "
-                        "lines between paragraphs") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"consent_path: {paths.shown(path)} cannot be read ({paths.reason(error)}): "
+                        "name a text file in UTF-8, with blank lines between paragraphs") from None
     found = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if part.strip()]
     if not found:
         raise UserError(f"consent_path: {paths.shown(path)} is empty: write into it what raters agree to")

@@ -9,7 +9,6 @@ What lies in ``model/`` is then no adapter but ``remote.json``::
 import os
 import re
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +172,9 @@ def _afford(knobs: FineTuning, cost: Cost) -> None:
 def _result(knobs: FineTuning, cost: Cost, done: remote_job.Done) -> dict[str, Any]:
     """The training log: as ``job.run`` writes it, with the model, the money and what the server chose."""
     job = done.job
-    seconds = max(1.0, (job.finished_at or time.time()) - job.created_at)
+    # The server's clock alone: this machine's may be another.
+    ended = job.finished_at or max((event.created_at for event in done.events), default=job.created_at)
+    seconds = max(1.0, ended - job.created_at)
     tokens = job.trained_tokens or cost.tokens
     chosen = ((job.method and job.method.supervised) or job).hyperparameters
     return {"seconds": round(seconds, 1), "rows": cost.rows, "tokens": tokens,

@@ -61,7 +61,7 @@ class Store:
         """Keep ``size`` bytes of the disk for what is put meanwhile, so that something paid for can be stored whatever
         fills the disk. Raises UserError when there are not as many. The file has no name: no kill leaves it behind."""
         with paths.writing(self.path.parent):
-            file = tempfile.TemporaryFile(dir=self.path.parent)
+            file = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
             try:
                 for start in range(0, size, 1 << 20):  # written, as a hole would keep nothing
                     file.write(bytes(min(1 << 20, size - start)))

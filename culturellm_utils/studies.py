@@ -44,8 +44,9 @@ class Culture(BaseModel):
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds one mapping, its keys texts or numbers."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+        with paths.reading(path):
+            text = path.read_text(encoding="utf-8-sig")
+    except ValueError as error:
         raise UserError(f"{paths.shown(path)} cannot be read ({type(error).__name__})") from None
     value = parse_yaml(text, paths.shown(path))
     if not isinstance(value, dict):
