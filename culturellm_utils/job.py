@@ -68,13 +68,15 @@ def train(folder: Path, show: Show = print) -> None:
                     records.read_rows(folder / "targets.jsonl", TargetRow), strict=True))
     first = os.environ.get("RANK", "0") == "0"
     checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
     lock = FileLock(checkpoints / "lock")
-    try:
-        if first:
-            lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{paths.shown(folder)} is being trained by another process: wait for it, or end it") from None
+    with paths.writing(checkpoints):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            if first:
+                lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{paths.shown(folder)} is being trained by another process: wait for it, or end it"
+                            ) from None
     try:
         # Each job has a place of its own, so that nobody resumes from another job's checkpoint.
         digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in FILES)).hexdigest()[:12]

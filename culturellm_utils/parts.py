@@ -13,13 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from culturellm_utils import paths
+
 _mine: set[Path] = set()  # what threads of this process are writing
 
 
 @contextmanager
 def scratch(place: Path, folder: bool = False) -> Iterator[Path]:
     """An empty file or folder beside ``place``, gone at the end unless it was renamed. Parts of ``place`` that killed
-    runs on this machine left are removed first."""
+    runs on this machine left are removed first. Raises UserError when the disk is full or forbidden."""
+    with paths.writing(place), _beside(place, folder) as beside:
+        yield beside
+
+
+@contextmanager
+def _beside(place: Path, folder: bool) -> Iterator[Path]:
     place.parent.mkdir(parents=True, exist_ok=True)
     for left in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
         if _abandoned(left):

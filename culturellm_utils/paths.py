@@ -64,7 +64,7 @@ def writing(place: Path | str) -> Iterator[None]:
         raise
     except Exception as error:
         helps = remedy(error)
-        if not helps and not isinstance(error, OSError):
+        if not helps and (not isinstance(error, OSError) or isinstance(error, FileNotFoundError)):
             raise
         homes = {"CULTURELLM_CACHE": cache(), "CULTURELLM_OUTPUTS": outputs()}
         moved = next((name for name, home in homes.items() if Path(place).is_relative_to(home)), "")

@@ -286,16 +286,11 @@ def read_json(path: Path | str) -> Any:
 def write_text(path: Path | str, text: str) -> Path:
     """Write a text file beside its place, then rename it there. Raises UserError when the disk does not let it."""
     path = Path(path)
-    with paths.writing(path):
-        _write(path, text)
-    return path
-
-
-def _write(path: Path, text: str) -> None:
     with parts.replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    return path
 
 
 def problem(error: ValidationError) -> str:

@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from culturellm_utils import parameters, parts, paths
-from culturellm_utils.errors import UserError, command_line
+from culturellm_utils.errors import UserError, command_line, remedy
 
 #: What each notebook that variants may share writes beside its executed copy; not all of it in every run.
 WRITES = {
@@ -31,7 +33,8 @@ WRITES = {
 
 def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
     """Execute ``notebook`` with ``values`` injected. Raises UserError with the notebook's own sentence when a cell
-    fails, and for a parameter that the notebook does not have."""
+    fails, for a parameter that the notebook does not have, where another run is making the same copy, and where the
+    disk is full or forbidden."""
     # papermill's JSON validator would compile a grammar for internationalised addresses: a second for every notebook.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
@@ -40,18 +43,19 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
     unknown = sorted(values.keys() - parameters.names(notebook.stem))
     if unknown:
         raise UserError(f"{notebook.stem} has no parameter '{unknown[0]}'")
-    for place in (output, log):
-        place.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        with _stderr_to(log.with_suffix(".stderr")):
-            papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
-                                       progress_bar=False, cwd=str(paths.ROOT))
+        with _alone(log, output), _stderr_to(log.with_suffix(".stderr")):
+            with paths.writing(log):
+                papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
+                                           progress_bar=False, cwd=str(paths.ROOT))
+            _copy(log, output)
     except PapermillExecutionError as error:
         sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
-        said = f"{notebook.stem} stopped: {sentence} (the notebook up to there: {paths.shown(log)})"
+        helps = "" if error.ename == "UserError" else remedy(error.evalue)
+        said = (f"{notebook.stem} stopped: {sentence}{helps and ': '}{helps} "
+                f"(the notebook up to there: {paths.shown(log)})")
         raise UserError(*said.splitlines()) from None
-    _copy(log, output)
 
 
 def take(executed: Path, output: Path) -> None:
@@ -61,7 +65,6 @@ def take(executed: Path, output: Path) -> None:
     """
     if output.stem not in WRITES:
         raise UserError(f"{output.stem} reads what differs between variants: it must be run in each")
-    output.parent.mkdir(parents=True, exist_ok=True)
     for name in (*WRITES[output.stem], output.name):
         _copy(executed.with_name(name), output.with_name(name))
 
@@ -76,6 +79,22 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, beside)
     else:
         parts.remove(target)
+
+
+@contextmanager
+def _alone(log: Path, output: Path) -> Iterator[None]:
+    """Refuse where another run writes the same files: each would take the other's for its own."""
+    lock = FileLock(log.with_suffix(".lock"))
+    with paths.writing(log.parent):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{paths.shown(output)} is being made by another run: wait for it, or end it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

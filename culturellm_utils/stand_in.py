@@ -22,6 +22,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from culturellm_utils import ability, augmentation, client, encoding, parts, paths, prompts, survey, tasks, training
+from culturellm_utils.errors import command_line
 from culturellm_utils.records import Message
 
 #: Templates numbered above this are never seen in pre-training, so that they can be held out from fine-tuning.
@@ -45,11 +46,12 @@ def folder(name: str) -> Path:
     place = paths.cache() / f"{name}-{_digest()}"
     if (place / "config.json").is_file():
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{place}.lock"):
-        if not (place / "config.json").is_file():
-            with parts.replacing(place, folder=True) as beside:
-                build(beside, EPOCHS[name])
+    with paths.writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{place}.lock"):  # another process may be building it
+            if not (place / "config.json").is_file():
+                with parts.replacing(place, folder=True) as beside:
+                    build(beside, EPOCHS[name])
     return place
 
 
@@ -143,12 +145,14 @@ def _digest() -> str:
     return made.hexdigest()[:12]
 
 
-def main() -> None:
+@command_line
+def main() -> int:
     """Build the stand-ins named on the command line, or find them in the cache."""
     for name in sys.argv[1:]:
         if name in EPOCHS:
             print(f"{name}: {paths.shown(folder(name))}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ the option token). A training example is a chat of system, user and assistant, a
 import itertools
 import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from culturellm_utils import models
+from culturellm_utils import models, paths
 from culturellm_utils.encoding import IGNORED, Example, collate
 from culturellm_utils.errors import UserError
 
@@ -245,7 +246,13 @@ def train(
         if found and arguments.process_index == 0:
             show(f"resumed from step {begun} of {total}")
         start = time.monotonic()
-        trainer.train(resume_from_checkpoint=str(found) if found else None)
+        try:
+            with paths.writing(place):
+                trainer.train(resume_from_checkpoint=str(found) if found else None)
+        except UserError:  # of a full disk: half a checkpoint would only fill it more
+            for half in set(Path(place).glob("checkpoint-*")) - set(_whole(Path(place))):
+                shutil.rmtree(half, ignore_errors=True)
+            raise
         seconds = time.monotonic() - start
         adapter = _gathered(trainer.model) if trainer.is_fsdp_enabled else None
     model.eval()
@@ -260,8 +267,11 @@ def train(
 
 
 def _last_checkpoint(place: Path) -> Path | None:
-    whole = [path.parent for path in place.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(_whole(place), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _whole(place: Path) -> list[Path]:
+    return [path.parent for path in place.glob(f"checkpoint-*/{COMPLETE}")]
 
 
 def _gathered(model: torch.nn.Module) -> dict[str, torch.Tensor]:
