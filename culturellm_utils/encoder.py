@@ -6,7 +6,7 @@
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from culturellm_utils.store import Store
 
 #: Its weights come from the package registry, so that no model hub is needed.
 BUNDLED = "all-MiniLM-L6-v2"
+#: Texts encoded at once; the share of padding in a batch of more than a few tokens, from which a new one is begun.
+BATCH, PADDING, FEW = 64, 0.05, 512
 
 
 class Encoder:
@@ -35,12 +37,26 @@ class Encoder:
         for key in known:
             del new[key]
         if new:
-            rows = self._load().encode(list(new.values()), batch_size=64, normalize_embeddings=True,
-                                       show_progress_bar=False, convert_to_numpy=True)
-            made = {key: row.astype(np.float32).tobytes() for key, row in zip(new, rows, strict=True)}
+            made = {key: row.astype(np.float32).tobytes()
+                    for key, row in zip(new, self._rows(list(new.values())), strict=True)}
             self._store.put(made)
             known |= made
         return np.stack([np.frombuffer(known[key], dtype=np.float32) for key in keys])
+
+    def _rows(self, texts: list[str]) -> np.ndarray:
+        """The model's unit vectors of ``texts``, in order."""
+        model = self._load()
+
+        def encode(part: list[str]) -> np.ndarray:
+            return model.encode(part, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False,
+                                convert_to_numpy=True)
+
+        if model.device.type != "cpu" or not callable(model.tokenizer):
+            return encode(texts)
+        # A processor computes padding like any token: the library sorts by letters, which leaves a fifth of it.
+        parts = batches([len(ids) for ids in model.tokenizer(texts)["input_ids"]])
+        rows = np.concatenate([encode([texts[i] for i in part]) for part in parts])
+        return rows[np.argsort(np.concatenate(parts))]
 
     def _load(self):
         if self._model is None:
@@ -62,6 +78,23 @@ class Encoder:
                 raise UserError(f"encoder '{self.name}' cannot be loaded ({reason}): give '{BUNDLED}', "
                                 "a folder, or the hub name of a sentence-transformers model with safetensors") from None
         return self._model
+
+
+def batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of texts of ``lengths`` (tokens), shortest first, in batches that hold next to no padding.
+
+    >>> batches([500, 20, 500, 700])
+    [[1], [0, 2], [3]]
+    """
+    found: list[list[int]] = []
+    held = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        size, held = (len(found[-1]) + 1 if found else 1), held + lengths[i]
+        if not found or size > BATCH or (held > FEW and held < (1 - PADDING) * size * lengths[i]):
+            found.append([])
+            held = lengths[i]
+        found[-1].append(i)
+    return found
 
 
 def load(name: str) -> Encoder:

@@ -421,8 +421,11 @@ def spy(own_cache, monkeypatch):
     asked = types.SimpleNamespace(names=[], texts=[])
 
     class Spy:
+        device = types.SimpleNamespace(type="cpu")
+
         def __init__(self, name, **_):
             asked.names.append(name)
+            self.tokenizer = lambda texts: {"input_ids": [list(text) for text in texts]}
             if name.startswith("no/"):
                 raise OSError(f"{name} is not a local folder\nand more lines")
 
@@ -454,6 +457,22 @@ def test_vectors_have_unit_length(spy):
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(5))
 
 
+def test_rows_are_in_the_order_of_the_texts_though_short_ones_are_encoded_first(spy):
+    texts = ["abc" * 100, "a" * 200, "b" * 310]
+    rows = encoder.load("some/encoder").encode(texts)
+    assert spy.texts == [texts[1], texts[0], texts[2]]
+    assert rows.argmax(1).tolist() == [0, 0, 1]
+
+
+def test_batches_hold_next_to_no_padding():
+    assert encoder.batches([]) == []
+    assert encoder.batches([3, 1, 2]) == [[1, 2, 0]]                # few tokens: padding does not matter
+    assert encoder.batches([500, 20, 500, 700]) == [[1], [0, 2], [3]]
+    assert encoder.batches([300, 290, 285]) == [[2, 1, 0]]          # 875 of 900 are tokens
+    assert encoder.batches([300, 290, 250]) == [[2], [1, 0]]        # 540 of 580 are not enough, 590 of 600 are
+    assert [len(part) for part in encoder.batches([20] * 130)] == [64, 64, 2]
+
+
 def test_encoders_do_not_share_vectors(spy):
     encoder.load("some/encoder").encode(["abba"])
     encoder.load("other/encoder").encode(["abba"])
@@ -469,7 +488,8 @@ def test_an_unknown_encoder_is_one_sentence(spy):
     with pytest.raises(UserError) as error:
         encoder.load("no/such").encode(["abba"])
     assert str(error.value) == ("encoder 'no/such' cannot be loaded (no/such is not a local folder): give "
-                                "'all-MiniLM-L6-v2', a folder, or the hub name of a sentence-transformers model")
+                                "'all-MiniLM-L6-v2', a folder, or the hub name of a sentence-transformers model "
+                                "with safetensors")
 
 
 @pytest.mark.slow
