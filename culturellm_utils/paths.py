@@ -84,7 +84,7 @@ def reading(place: Path | str) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """What an error says, without the place, in which a temporary name would puzzle."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return (error.strerror or text) if isinstance(error, OSError) else text
 
 

@@ -38,24 +38,23 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
     # papermill's JSON validator would compile a grammar for internationalised addresses: a second for every notebook.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
-    from papermill.exceptions import PapermillExecutionError
 
     unknown = sorted(values.keys() - parameters.names(notebook.stem))
     if unknown:
         raise UserError(f"{notebook.stem} has no parameter '{unknown[0]}'")
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    try:
-        with _alone(log, output), _stderr_to(log.with_suffix(".stderr")):
-            with paths.writing(log):
+    with _alone(log, output):
+        with paths.writing(log), _stderr_to(log.with_suffix(".stderr")):
+            try:
                 papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
                                            progress_bar=False, cwd=str(paths.ROOT))
-            _copy(log, output)
-    except PapermillExecutionError as error:
-        sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
-        helps = "" if error.ename == "UserError" else remedy(error.evalue)
-        said = (f"{notebook.stem} stopped: {sentence}{helps and ': '}{helps} "
-                f"(the notebook up to there: {paths.shown(log)})")
-        raise UserError(*said.splitlines()) from None
+            except papermill.PapermillExecutionError as error:
+                sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+                helps = "" if error.ename == "UserError" else remedy(error.evalue)
+                said = (f"{notebook.stem} stopped: {sentence}{helps and ': '}{helps} "
+                        f"(the notebook up to there: {paths.shown(log)})")
+                raise UserError(*said.splitlines()) from None
+        _copy(log, output)
 
 
 def take(executed: Path, output: Path) -> None:
