@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyreadstat
 from babel.core import get_global
+from pyarrow import compute
 from pyarrow import csv as arrow_csv
 
 from culturellm_utils import paths
@@ -78,7 +79,21 @@ def read(path: Path, countries: Sequence[str] | None, ids: Sequence[str], survey
     needed = [country, *ids, *([WEIGHT] if survey_weights else [])]
     _check_columns([column for column in needed if column not in have], have, where)
     columns = [*wave, *needed]
-    frame = _read_csv(path, columns) if is_csv else _stat(path, usecols=columns, apply_value_formats=False)[0]
+    if not is_csv:
+        frame = _stat(path, usecols=columns, apply_value_formats=False)[0]
+        return _wanted(frame, wave, country, countries, ids, survey_weights, where, is_csv)
+    try:
+        frame = _csv_numbers(path, columns, country)
+        return _wanted(frame, wave, country, countries, ids, survey_weights, where, is_csv)
+    except (pa.ArrowInvalid, UserError):
+        # Something is not as it should be: read again with care, to say what and where.
+        frame = _csv_text(path, columns)
+        return _wanted(frame, wave, country, countries, ids, survey_weights, where, is_csv)
+
+
+def _wanted(frame: pd.DataFrame, wave: Sequence[str], country: str, countries: Sequence[str] | None,
+            ids: Sequence[str], survey_weights: bool, where: str, is_csv: bool) -> pd.DataFrame:
+    """What :func:`read` returns, from the columns of a file."""
     if not len(frame):
         raise UserError(f"{where} has no respondents; {DOWNLOAD}")
     alpha = _alpha(frame[country])
@@ -92,7 +107,7 @@ def read(path: Path, countries: Sequence[str] | None, ids: Sequence[str], survey
             raise UserError(f"{where} has no respondents of {wanted} in column {country}; take {wanted} off the "
                             "culture's countries, or use the file of all countries")
     frame = frame[alpha.isin(countries)]
-    numbers = pd.DataFrame({name: _numbers(frame[name], where, is_csv) for name in columns if name != country},
+    numbers = pd.DataFrame({name: _numbers(frame[name], where, is_csv) for name in frame.columns if name != country},
                            index=frame.index)
     for column in wave:
         for row, value in numbers.loc[numbers[column] != 7, column].head(1).items():
@@ -127,7 +142,7 @@ def _check_columns(lacking: Sequence[str], have: Sequence[str], where: str) -> N
 def _alpha(column: pd.Series) -> pd.Series:
     """ISO alpha-3 codes of a country column, by name or by number."""
     if column.name == COUNTRY:
-        return column.astype(str).str.strip()
+        return column.map(lambda code: str(code).strip(), na_action="ignore").astype(str)  # once a category
     return pd.to_numeric(column, errors="coerce").map(alpha_codes())
 
 
@@ -163,23 +178,39 @@ def _csv_header(path: Path) -> tuple[list[str], str]:
     return [name.strip() for name in names], delimiter
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _csv_numbers(path: Path, columns: Sequence[str], country: str) -> pd.DataFrame:
+    """The wanted columns of a faultless CSV file, ``country`` as categories and the others as numbers, read by all
+    processors. Raises ArrowInvalid where something is no number or the file is damaged, without a usable place."""
+    types = {column: pa.float64() for column in columns}
+    if country == COUNTRY:
+        types[country] = pa.dictionary(pa.int32(), pa.string())
+    table = _arrow(path, types, threads=True)
+    if any(compute.any(compute.is_nan(table[name])).as_py() for name, kind in types.items() if kind == pa.float64()):
+        raise pa.ArrowInvalid("a cell holds the word nan")
+    return table.to_pandas()
+
+
+def _csv_text(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """The wanted columns of a CSV file as text. One thread: only then does the parser know line numbers."""
-    names, delimiter = _csv_header(path)
     try:
-        return arrow_csv.read_csv(
-            path,
-            arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-            arrow_csv.ParseOptions(delimiter=delimiter),
-            arrow_csv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string()),
-                                     strings_can_be_null=True, null_values=["", "NA"]),
-        ).to_pandas()
+        return _arrow(path, dict.fromkeys(columns, pa.string()), threads=False).to_pandas()
     except pa.ArrowInvalid as error:
         if row := _WRONG_ROW.search(str(error)):
             raise UserError(f"{paths.shown(path)} line {row[1]} has {row[3]} of {row[2]} columns: the file is cut off "
                             f"or damaged; {DOWNLOAD}") from None
         reason = str(error).splitlines()[0]
         raise UserError(f"{paths.shown(path)} cannot be read as CSV ({reason}); {DOWNLOAD}") from None
+
+
+def _arrow(path: Path, types: dict[str, pa.DataType], threads: bool) -> pa.Table:
+    names, delimiter = _csv_header(path)
+    return arrow_csv.read_csv(
+        path,
+        arrow_csv.ReadOptions(use_threads=threads, column_names=names, skip_rows=1),
+        arrow_csv.ParseOptions(delimiter=delimiter),
+        arrow_csv.ConvertOptions(include_columns=list(types), column_types=types, strings_can_be_null=True,
+                                 null_values=["", "NA"]),
+    )
 
 
 def _stat_header(path: Path) -> list[str]:

@@ -332,6 +332,10 @@ TEXT = RESPONDENTS.to_csv(index=False)
     (changed(A_WAVE=6), r"line 2 is of wave 6 \(column A_WAVE\).*wave 7; download"),
     (changed(Q27=[1, 1, "agree", 1, 1, 1, 1]), r"line 4, column Q27: 'agree' is not a whole number; put"),
     (changed(Q27=[1, 1.5, 1, 1, 1, 1, 1]), r"line 3, column Q27: '1\.5' is not a whole number"),
+    (changed(Q27=[1, "nan", 1, 1, 1, 1, 1]), r"line 3, column Q27: 'nan' is not a whole number"),
+    (changed(Q27=[1, "0x1", 1, 1, 1, 1, 1]), r"line 3, column Q27: '0x1' is not a whole number"),
+    (changed(Q27=[1, "Inf", 1, 1, 1, 1, 1]), r"line 3, column Q27: 'Inf' is not a whole number"),
+    (changed(Q27=[1, "1.50", 1, 1, 1, 1, 1]), r"line 3, column Q27: '1\.50' is not a whole number"),
     (changed(Q27=[1, 7, 7, 1, 1, 1, 1]), r"2 respondents of KOR answered 7 to Q27, whose options are 1, 2, 3, 4; cor"),
     (changed(Q27=-4, Q122=-5), r"wvs\.csv: nobody in KOR, USA gave a valid answer to any question; choose"),
     (changed(B_COUNTRY_ALPHA="FRA"), r"no respondents of KOR in column B_COUNTRY_ALPHA; take KOR off"),
@@ -367,6 +371,20 @@ def test_the_countries_of_a_file(tmp_path):
         assert wvs.countries(path) == ["KOR", "USA", "CAN"]
     write(path, RESPONDENTS.assign(B_COUNTRY_ALPHA=["KOR", "", "Korea", "KOR", None, "kor", "KOR"]))
     assert wvs.countries(path) == ["KOR"]
+
+
+def test_a_faultless_file_is_read_once_and_a_doubtful_one_with_care(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("read as text")
+
+    with monkeypatch.context() as only_numbers:
+        only_numbers.setattr(wvs, "_csv_text", refuse)
+        expected = toy(tmp_path, weights=True)
+        with pytest.raises(AssertionError, match="read as text"):
+            survey.counts(["KOR"], TOY, write(tmp_path / "text.csv", RESPONDENTS.assign(Q27="x")), False)
+    # in a country that is not wanted it does not matter
+    path = write(tmp_path / "text.csv", RESPONDENTS.assign(Q27=[1, 1, 2, -1, 2, -4, "x"]))
+    same(survey.counts(["KOR", "USA"], TOY, path, True), expected)
 
 
 def test_big_file_reads_only_the_columns_it_needs(tmp_path):
