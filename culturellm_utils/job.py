@@ -84,12 +84,24 @@ def train(folder: Path, show: Show = print) -> None:
             for place in checkpoints.iterdir():
                 if place.is_dir() and place.name != digest:
                     show("the checkpoints of another job are removed: training starts anew")
-                    shutil.rmtree(place)
+                    forget(place)
+            # Trainer keeps the newest by the time of their folders, which a half removed one has from its removal.
+            last = training._last_checkpoint(checkpoints / digest)
+            for place in checkpoints.glob(f"{digest}/checkpoint-*"):
+                if place != last:
+                    forget(place)
         _train(knobs, title, folder, rows, checkpoints / digest, first, show)
         if first:
-            shutil.rmtree(checkpoints)
+            forget(checkpoints)
     finally:
         lock.release()
+
+
+def forget(place: Path) -> None:
+    """Remove a checkpoint or a folder of some. Their marks go first: killed meanwhile, none is taken for whole."""
+    for mark in place.glob(f"**/{training.COMPLETE}"):
+        mark.unlink()
+    shutil.rmtree(place)
 
 
 def _read_job(path: Path) -> tuple[FineTuning, str]:

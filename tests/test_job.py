@@ -222,6 +222,30 @@ def test_another_job_does_not_go_on_from_a_checkpoint(run, monkeypatch, change):
     assert adapter(found["folder"]) == adapter(run("anew", checkpoint_steps=5, **other)["folder"])
 
 
+def test_what_is_left_of_checkpoints_when_their_removal_is_cut_off_is_not_gone_on_from(run, monkeypatch):
+    def cut_off(*_):
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "save_adapter", cut_off)
+        with pytest.raises(InterruptedError):
+            run("left", checkpoint_steps=5)
+        (place,) = (path for path in (paths.stage_dir("toy", "left") / "checkpoints").iterdir() if path.is_dir())
+        (place / "checkpoint-1").mkdir()  # one that was being removed for a newer
+        (place / "checkpoint-1" / training.COMPLETE).touch()
+        with pytest.raises(InterruptedError):
+            run("left", checkpoint_steps=5)
+    assert not (place / "checkpoint-1").exists()
+    assert (place / "checkpoint-12" / training.COMPLETE).exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(job.shutil, "rmtree", cut_off)
+        with pytest.raises(InterruptedError):
+            job.forget(place.parent)
+    found = run("left", checkpoint_steps=5)
+    assert found["resumed_from"] == 0
+    assert adapter(found["folder"]) == adapter(run("anew", checkpoint_steps=5)["folder"])
+
+
 def test_a_job_under_way_is_not_begun_again(run, outputs):
     checkpoints = paths.stage_dir("toy", "busy") / "checkpoints"
     checkpoints.mkdir()
