@@ -1,0 +1,333 @@
+"""Runs killed at random moments: started again they end with an undisturbed run's files, and pay for nothing twice.
+
+``pytest -m slow tests/test_kills.py`` kills programs, notebooks and the whole study some sixty times; ``KILL_SEED``
+chooses other moments. Left out of the comparison, because no two runs share them: times, where a training went on, and
+what 02 says of the requests that are still to be sent (see ``kills.TIMES``, ``TIMED``, ``ON_THE_WAY``).
+
+Requests: a reply that is stored is never asked for again. One that had left the server when the client was killed
+cannot be told from one that had not: it is asked again, at each kill as many as are in flight at most.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import kills
+import pytest
+from chat_server import Answer, Server, completion, knobs, request, running_server
+from kills import Killer
+
+from culturellm_utils import client, live, paths, records
+from culturellm_utils.store import Store
+
+__all__ = ["running_server"]  # the fixture `server`
+
+BEGIN = "import sys\n{imports}\nprint('ready', flush=True)\n"
+PROMPTS = [f"prompt {number}" for number in range(80)]
+
+
+def program(text: str, imports: str, *arguments: object) -> list[str]:
+    """A Python program that says when its imports are over."""
+    return [sys.executable, "-c", BEGIN.format(imports=imports) + text, *map(str, arguments)]
+
+
+# --- programs
+
+STORING = """
+store = Store(Path(sys.argv[1]))
+for number in range(200):
+    if str(number) not in store.get([str(number)]):
+        store.put({str(number): bytes([number]) * 5000})
+        print("stored", number, flush=True)
+"""
+
+
+def check_store(tmp_path: Path, trial: int, killer: Killer, most: int) -> None:
+    path, log = tmp_path / f"{trial}.sqlite", tmp_path / f"{trial}.log"
+
+    def check() -> None:
+        said = [line.split()[1] for line in log.read_text().splitlines() if line.startswith("stored ")]
+        assert len(said) == len(set(said)), "a stored value was lost"
+        found = Store(path).get([str(number) for number in range(200)])
+        assert set(said) <= found.keys()
+        assert all(value == bytes([int(name)]) * 5000 for name, value in found.items())
+
+    killer.until_done(program(STORING, "from pathlib import Path; from culturellm_utils.store import Store", path), log,
+                      0.5, most, ready=True, check=check, cwd=paths.ROOT)
+    assert len(Store(path).get(str(number) for number in range(200))) == 200
+
+
+WRITING = """
+folder = Path(sys.argv[1])
+for _ in range(60):
+    for text in ("a", "b"):
+        frame = pd.DataFrame({"text": [text] * 5000})
+        records.write_text(folder / "a.txt", text * 100_000)
+        records.write_table(folder / "a.csv", frame)
+        with parts.replacing(folder / "model", folder=True) as beside:
+            for name in "xyz":
+                (beside / name).write_text(text * 10_000)
+"""
+
+
+def check_records(tmp_path: Path, trial: int, killer: Killer, most: int) -> None:
+    folder = tmp_path / f"records{trial}"
+
+    def check() -> None:
+        wanted = {"a.txt": {"a" * 100_000, "b" * 100_000},
+                  "a.csv": {"text\n" + "a\n" * 5000, "text\n" + "b\n" * 5000}}
+        for name, texts in wanted.items():
+            assert not (folder / name).exists() or (folder / name).read_text() in texts
+        model = [(path.name, path.read_text()) for path in sorted((folder / "model").glob("*"))]
+        assert model in ([], *([(name, text * 10_000) for name in "xyz"] for text in "ab"))
+
+    killer.until_done(program(WRITING, "from pathlib import Path; import pandas as pd; "
+                              "from culturellm_utils import parts, records", folder), tmp_path / "log", 0.5, most,
+                      ready=True, check=check, cwd=paths.ROOT)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.csv", "a.txt", "model"]
+
+
+ASKING = """
+given = json.loads(sys.argv[1])
+requests = [client.Request(text, "toys", prompts.chat("Shout.", text), {}) for text in given["prompts"]]
+found = client.connect(Chat(**given["settings"])).ask(requests)
+Path(sys.argv[2]).write_text(json.dumps([reply.text for reply in found]))
+"""
+ASKING_NEEDS = ("import json; from pathlib import Path; from culturellm_utils import client, live, prompts; "
+                "from culturellm_utils.parameters import Chat")
+
+
+class Paid:
+    """What the server was asked, held against what was stored when the client was killed."""
+
+    def __init__(self, server: Server, in_flight: int, killer: Killer) -> None:
+        self.server, self.in_flight, self.killer, self.begun = server, in_flight, killer, killer.kills
+        self.stored: dict[str, int] = {}
+
+    def look(self, stored: set[str], asked: list[str]) -> None:
+        """After a kill: what is stored by now may not be asked again. ``stored`` and ``asked`` name requests."""
+        for name, times in self.stored.items():
+            assert asked.count(name) == times, f"{name} was stored, and asked for again"
+        self.stored |= {name: asked.count(name) for name in stored}
+        again = len(asked) - len(set(asked))
+        assert again <= self.in_flight * (self.killer.kills - self.begun), "more were asked again than were in flight"
+
+
+def check_client(tmp_path: Path, trial: int, killer: Killer, most: int, server: Server) -> None:
+    wanted = [f"{trial} {prompt}" for prompt in PROMPTS]
+    settings, replies = knobs(server), tmp_path / f"replies{trial}.json"
+    server.delay = 0.02
+    paid = Paid(server, settings.max_concurrency, killer)
+    chat = live.OpenAI(settings)
+
+    def check() -> None:
+        keys = {chat.key(request(prompt)): prompt for prompt in wanted}
+        asked = [prompt for prompt in server.prompts if prompt in wanted]
+        paid.look({keys[key] for key in chat.store.get(keys)}, asked)
+
+    given = json.dumps({"prompts": wanted, "settings": settings.model_dump()})
+    killer.until_done(program(ASKING, ASKING_NEEDS, given, replies), tmp_path / "log", 0.6, most, ready=True,
+                      check=check, cwd=paths.ROOT)
+    assert json.loads(replies.read_text()) == [prompt.upper() for prompt in wanted]
+
+
+@pytest.mark.parametrize("check", [check_store, check_records])
+def test_a_few_kills(tmp_path, check):
+    killer = Killer(name=check.__name__)
+    check(tmp_path, 0, killer, most=3)
+    assert killer.kills
+
+
+def test_a_few_kills_of_a_client(tmp_path, server):
+    killer = Killer(name="client")
+    check_client(tmp_path, 0, killer, 2, server)
+    assert killer.kills
+
+
+def several(killer: Killer, wanted: int, check, *more) -> None:
+    """Trial after trial until so many were killed."""
+    for trial in range(4 * wanted):
+        if killer.kills < wanted:
+            check(trial, killer, min(6, wanted - killer.kills), *more)
+    assert killer.kills == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [check_store, check_records])
+def test_many_kills(tmp_path, check):
+    several(Killer(name=f"many {check.__name__}"), 10, lambda *given: check(tmp_path, *given))
+
+
+@pytest.mark.slow
+def test_many_kills_of_a_client(tmp_path, server):
+    several(Killer(name="many client"), 10, lambda *given: check_client(tmp_path, *given), server)
+
+
+@pytest.mark.slow
+def test_kills_of_a_training(tmp_path, outputs, server):
+    import toys
+    from test_job import ROWS, knobs_of
+
+    base = str(tmp_path / "base")
+    toys.model(toys.tokenizer()).save_pretrained(base)
+    toys.tokenizer().save_pretrained(base)
+    wanted = knobs_of(base, checkpoint_steps=3, lora_dropout=0.2, epochs=16)
+    code = checkout(tmp_path / "code", server)  # without git, so without a revision that changes meanwhile
+    threads = "import torch; torch.set_num_threads(1); from pathlib import Path; from culturellm_utils import job"
+
+    def trained(folder: Path, killer: Killer, most: int) -> dict:
+        records.write_json(folder / "job.json", {"title": "Toy", "knobs": wanted.model_dump()})
+        records.write_rows(folder / "train.jsonl", [row for row, _ in ROWS])
+        records.write_rows(folder / "targets.jsonl", [aim for _, aim in ROWS])
+        killer.until_done(
+            program("job.train(Path(sys.argv[1]))", threads, folder), tmp_path / "log", 4, most, ready=True,
+            check=lambda: all(map(kills.is_whole, kills.results(folder))), cwd=code)
+        assert not kills.unfinished(folder)
+        assert not (folder / "checkpoints").exists()
+        return {name: found for name, found in kills.contents(folder).items() if name != "model/README.md"}
+
+    whole = trained(outputs / "whole", Killer(name="undisturbed"), 0)
+    assert whole["training_log.json"]["log"][-1]["step"] == 64
+    several(Killer(name="training"), 8, lambda trial, killer, most: kills.same(
+        trained(outputs / f"cut{trial}", killer, most), whole))
+
+
+# --- notebooks
+
+def replayed(server: Server) -> None:
+    """The server says what is recorded, as a live model would."""
+    known = {row.key: row.reply for row in records.read_rows(paths.DATA / "recordings.jsonl", client.Recording)}
+
+    def answer(_: str, before: int) -> Answer:
+        messages = [records.Message(**message) for message in server.asked[before]["messages"]]
+        return Answer(body=json.dumps(completion(known[client.key(messages)])), tokens=(10, 5))
+
+    server.answer = answer
+
+
+def requests_of(server: Server) -> list[str]:
+    """Every request that came, whole."""
+    return [json.dumps(body, sort_keys=True) for body in server.asked]
+
+
+def checkout(place: Path, server: Server) -> Path:
+    """A copy of what runs, with a study of its own, and the base model in its cache."""
+    from culturellm_utils import stand_in
+
+    for name in ("notebooks", "culturellm_utils", "params"):
+        shutil.copytree(paths.ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "pyproject.toml"):
+        shutil.copy(paths.ROOT / name, place / name)
+    (place / "params" / "studies" / "kills.yaml").write_text(STUDY.format(url=server.base_url))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CULTURELLM_CACHE")  # the shared one, where it is built but once
+        kept = stand_in.folder("stand-in-tiny")
+    shutil.copytree(kept, place / "cache" / kept.name)
+    return place
+
+
+SMALL = {"study": "kills", "cultures": ["korean"]}
+NOTEBOOKS = {
+    "01_seed_extraction": {"study": "kills"},
+    "02_augmentation": SMALL | {"chat_backend": "openai", "chat_model": "toy", "samples_drawn": 1},
+    "03_filtering": {"study": "kills", "perplexity_model": "", "samples_per_template": 1},
+    "04_fine_tuning": SMALL | {"base_model": "stand-in-tiny", "templates_per_seed": 2, "held_out_from": 11, "epochs": 2,
+                               "ablations": ["seeds"], "checkpoint_steps": 5},
+}
+
+
+def run_notebook(name: str, place: Path, server: Server, killer: Killer, longest: float, most: int, check) -> None:
+    folder = place / "outputs" / "kills" / "main" / ("korean" if name[:2] in ("01", "04") else "common")
+    given = NOTEBOOKS[name] | ({"base_url": server.base_url} if name[:2] == "02" else {})
+    command = [sys.executable, "-m", "culturellm_utils.run", f"notebooks/{name}.ipynb", folder / f"{name}.ipynb",
+               "--log", folder / "log" / f"{name}.ipynb", "--parameters", json.dumps(given)]
+    killer.until_done(command, place / "said", longest, most, check=check, cwd=place,
+                      env=kills.environment(place, place))
+
+
+@pytest.mark.slow
+def test_kills_of_notebooks(tmp_path, server):
+    replayed(server)
+    server.delay = 0.02
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for place in (whole, cut):
+        checkout(place, server)
+    killer = Killer(name="notebooks")
+    for name in NOTEBOOKS:
+        begun = time.monotonic()
+        run_notebook(name, whole, server, Killer(name="undisturbed"), 0, 0, lambda: None)
+        longest, asked = time.monotonic() - begun, len(server.asked)
+        paid = Paid(server, 8, killer)
+
+        def check(asked=asked, paid=paid) -> None:
+            assert all(map(kills.is_whole, kills.results(cut / "outputs")))
+            paid.look(set(), requests_of(server)[asked:])
+
+        before = killer.kills
+        while killer.kills < before + 4:
+            run_notebook(name, cut, server, killer, longest, before + 4 - killer.kills, check)
+    kills.same(kills.contents(cut / "outputs"), kills.contents(whole / "outputs"))
+    assert not kills.unfinished(cut)
+    assert set(requests_of(server)) == set(requests_of(server)[:asked])
+    assert killer.kills == 16
+
+
+# --- the whole study
+
+STUDY = """
+title: "Killed"
+question: "Is anything lost when everything is killed?"
+cultures: [korean]
+parameters:
+  base_model: stand-in-tiny
+  perplexity_model: ""
+  chat_backend: openai
+  chat_model: toy
+  base_url: {url}
+  samples_drawn: 1
+  samples_per_template: 1
+  templates_per_seed: 1
+  held_out_from: 12
+  epochs: 1
+  checkpoint_steps: 5
+  ability_items: 4
+  open_questions: 7
+  open_reply_tokens: 8
+  bootstrap_samples: 100
+  pairs: 6
+  robustness: false
+  ablations: [seeds]
+"""
+
+
+def run_study(place: Path, killer: Killer, longest: float, most: int, check=lambda: None) -> int:
+    """The study, as the Makefile runs it."""
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return killer.until_done(
+        ["bash", "-c", "python -m culturellm_utils.unlocking && exec snakemake --cores 2 --rerun-incomplete --quiet "
+                       "reason host --config study=kills"],
+        place / "said", longest, most, check=check, cwd=place, env=kills.environment(place, place, PATH=tools))
+
+
+@pytest.mark.slow
+def test_kills_of_the_whole_study(tmp_path, server):
+    replayed(server)
+    server.delay = 0.02
+    whole, cut = checkout(tmp_path / "whole", server), checkout(tmp_path / "cut", server)
+    run_study(whole, Killer(name="undisturbed"), 0, 0)
+    asked = len(server.asked)
+    killer = Killer(name="study")
+    paid = Paid(server, 8, killer)
+
+    def check() -> None:
+        assert all(map(kills.is_whole, kills.results(cut / "outputs")))
+        paid.look(set(), requests_of(server)[asked:])
+
+    run_study(cut, killer, 40, 12, check)
+    kills.same(kills.contents(cut / "outputs"), kills.contents(whole / "outputs"))
+    assert not kills.unfinished(cut / "outputs", cut / "cache")
+    assert set(requests_of(server)) == set(requests_of(server)[:asked])
+    assert killer.kills >= 8
