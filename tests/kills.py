@@ -32,12 +32,14 @@ READY = "ready\n"
 #: Names of what is not finished: parts, temporary files of other libraries, SQLite's journals.
 UNFINISHED = re.compile(r"\.part$|\.tmp$|^tmp|-journal$|-wal$|-shm$|^\.~|^\.ipynb_checkpoints$")
 #: What differs between two runs that were never disturbed: times, and where a training went on.
-TIMES = {"seconds", "tokens_per_second", "resumed_from", "tokens", "ran", "memory", "hardware"}
+TIMES = {"seconds", "tokens_per_second", "resumed_from", "tokens", "ran", "run", "memory", "hardware"}
 TIMED = re.compile(r"\d[\d,.]*(?= ?(?:s|seconds|minutes|min|ms|tokens per second|tokens/s|GiB are free)\b)")
 
 #: Lines about the way, which is another after a kill: progress, and what is still to be asked or trained.
 ON_THE_WAY = re.compile(r"on disk already|requests? in flight|^Nothing is sent|\bof \d[\d,]* (?:done|replies)"
-                        r"|^step \d+ of|^resumed from|^the checkpoints of another")
+                        r"|^step \d+ of|^resumed from|^the checkpoints of another| tokens in #")
+#: Pages of the report about times: where they come from is compared as a notebook.
+TIMED_PAGES = re.compile(r"(provenance|02_augmentation|04_fine_tuning)\.html$")
 
 
 class Killer:
@@ -48,22 +50,27 @@ class Killer:
         self.kills = 0
         print(f"KILL_SEED={seed} {name}")
 
-    def until_done(self, command: Sequence[object], log: Path, longest: float, most: int, ready: bool = False,
-                   check: Callable[[], None] = lambda: None, **options: Any) -> int:
-        """Start ``command``, kill it after up to ``longest`` seconds (with ``ready``: of its work), ``most`` times,
-        or fewer when it ends before; then let it end. ``check`` is called after each kill, and at the end.
+    def until_done(self, command: Sequence[object], log: Path, longest: float, most: int,
+                   work: Callable[[], int] | None = None, check: Callable[[], None] = lambda: None,
+                   **options: Any) -> int:
+        """Start ``command``, kill it after up to ``longest`` seconds, ``most`` times, or fewer when it ends before;
+        then let it end. The seconds count from when the number that ``work`` returns grows, as the imports of a program
+        take longer than its work. ``check`` is called after each kill, and at the end.
 
         What it says is appended to ``log``. Raises AssertionError when it fails. Returns how often it was killed.
         """
         before = self.kills
         while True:
             start = log.stat().st_size if log.exists() else 0
-            with log.open("ab") as said:
-                process = subprocess.Popen([str(part) for part in command], stdout=said, stderr=subprocess.STDOUT,
+            done = work() if work else 0
+            with log.open("ab") as output:
+                process = subprocess.Popen([str(part) for part in command], stdout=output, stderr=subprocess.STDOUT,
                                            start_new_session=True, **options)
             if self.kills - before < most:
-                if ready:
-                    _wait(lambda p=process, s=start: p.poll() is not None or READY.encode() in log.read_bytes()[s:])
+                until = time.monotonic() + 120
+                while work and work() == done and process.poll() is None:
+                    assert time.monotonic() < until, "the work did not begin"
+                    time.sleep(0.005)
                 try:
                     process.wait(self.chance.uniform(0, longest))
                 except subprocess.TimeoutExpired:
@@ -93,11 +100,9 @@ class Killer:
             psutil.wait_procs(started, timeout=10)
 
 
-def _wait(true: Callable[[], bool], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not begin"
-        time.sleep(0.005)
+def said(log: Path) -> Callable[[], int]:
+    """How often a log says :data:`READY`."""
+    return lambda: log.read_text(errors="replace").count(READY) if log.exists() else 0
 
 
 def unfinished(*folders: Path) -> list[str]:
@@ -128,15 +133,15 @@ def is_whole(path: Path) -> bool:
 
 def results(folder: Path) -> list[Path]:
     """The files of a study that somebody may read at any time: not logs, checkpoints, nor what is being written."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()
-            and not any(part.startswith(".") or part in ("log", "checkpoints") for part in
-                        path.relative_to(folder).parts)]
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not any(
+        part.startswith(".") or part in ("log", "checkpoints") for part in path.relative_to(folder).parts)]
 
 
 def contents(folder: Path) -> dict[str, Any]:
     """What the files of a study say, by name: bytes, or without their times the values of a JSON document and the
     outputs of a notebook's cells."""
-    return {str(path.relative_to(folder)): _content(path, folder) for path in results(folder)}
+    return {str(path.relative_to(folder)): _content(path, folder) for path in results(folder)
+            if not TIMED_PAGES.search(path.name)}
 
 
 def same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -153,14 +158,19 @@ def _content(path: Path, folder: Path) -> Any:
     if path.suffix == ".json":
         return _timeless(json.loads(path.read_text()))
     if path.suffix == ".ipynb":
-        return [_outputs(cell) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        return [_outputs(cell, folder) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     return path.read_bytes()
 
 
-def _outputs(cell: nbformat.NotebookNode) -> list[str]:
-    """The lines of a cell's outputs that do not depend on how fast or how often it ran."""
-    texts = [output.get("text") or "\n".join(map(str, output.get("data", {}).values())) for output in cell.outputs]
-    return [TIMED.sub("#", line) for line in "\n".join(texts).splitlines() if not ON_THE_WAY.search(line)]
+def _outputs(cell: nbformat.NotebookNode, folder: Path) -> list[str]:
+    """The lines of a cell's outputs that do not depend on where, how fast or how often it ran. Of a table that has a
+    column of seconds no number with a decimal point is compared."""
+    lines = []
+    for output in cell.outputs:
+        text = output.get("text") or "\n".join(map(str, output.get("data", {}).values()))
+        text = re.sub(r"\d+\.\d+", "#", text) if re.search(r"\bseconds\b", text) else text
+        lines += TIMED.sub("#", text.replace(str(folder), "")).splitlines()
+    return [line for line in lines if not ON_THE_WAY.search(line)]
 
 
 def _timeless(value: Any) -> Any:
