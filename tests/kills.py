@@ -36,8 +36,8 @@ TIMES = {"seconds", "tokens_per_second", "resumed_from", "tokens", "ran", "run",
 TIMED = re.compile(r"\d[\d,.]*(?= ?(?:s|seconds|minutes|min|ms|tokens per second|tokens/s|GiB are free)\b)")
 
 #: Lines about the way, which is another after a kill: progress, and what is still to be asked or trained.
-ON_THE_WAY = re.compile(r"on disk already|requests? in flight|^Nothing is sent|\bof \d[\d,]* (?:done|replies)"
-                        r"|^step \d+ of|^resumed from|^the checkpoints of another| tokens in #")
+ON_THE_WAY = re.compile(r"on disk already|requests? in flight|Nothing is sent|^<IPython\.core|^step \d+ of"
+                        r"|\bof \d[\d,]* (?:done|replies)|^resumed from|^the checkpoints of another| tokens in #")
 #: Pages of the report about times: where they come from is compared as a notebook.
 TIMED_PAGES = re.compile(r"(provenance|02_augmentation|04_fine_tuning)\.html$")
 
