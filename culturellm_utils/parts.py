@@ -1,12 +1,15 @@
 """Parts: what is written beside its place and takes it when it is whole, so that nobody sees half a file or folder.
 
->>> with replacing(Path("outputs/laptop/main/korean/seeds.jsonl")) as beside: ...   # .seeds.jsonl.4711.x3k2v_a8.part
+>>> with replacing(Path("outputs/laptop/main/korean/seeds.jsonl")) as beside: ...  # .seeds.jsonl.4711-5f0a1c.x3k2v.part
 
-A run that is killed leaves its part behind. Its name tells whose it was: the next writer of the same place removes it.
+A run that is killed leaves its part behind. Its name tells whose it was (the process, and a hash of the machine's
+name, as clusters share folders): the next writer of the same place there removes it.
 """
 
 import glob
+import hashlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,7 +35,7 @@ def _beside(place: Path, folder: bool) -> Iterator[Path]:
     for left in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
         if _abandoned(left):
             remove(left)
-    begins, ends = f".{place.name}.{os.getpid()}.", ".part"
+    begins, ends = f".{place.name}.{os.getpid()}-{_here()}.", ".part"
     if folder:
         beside = Path(tempfile.mkdtemp(ends, begins, place.parent))
     else:
@@ -57,9 +60,9 @@ def replacing(place: Path, folder: bool = False) -> Iterator[Path]:
 
 
 def put(new: Path, place: Path) -> None:
-    """Put ``new`` where ``place`` is. A folder that is there is moved away first: it cannot be replaced in one step,
-    and one that is being deleted is half a folder."""
-    if not place.is_dir():
+    """Put ``new`` where ``place`` is; a file takes no folder's place. A folder that is replaced by one is moved away
+    first: that cannot be done in one step, and one that is being deleted is half a folder."""
+    if not (new.is_dir() and place.is_dir()):
         os.replace(new, place)
         return
     with scratch(place, folder=True) as away:
@@ -79,11 +82,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _here() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
 def _abandoned(part: Path) -> bool:
     """Whether the process that wrote a part is no more."""
     import psutil
 
-    number = part.name.split(".")[-3]
+    number, _, where = part.name.split(".")[-3].partition("-")
+    if where != _here():
+        return False
     if number == str(os.getpid()):  # in a container the killed run may have had the number of this one
         return part not in _mine
     try:

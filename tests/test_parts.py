@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from culturellm_utils import parts, paths
+from culturellm_utils.errors import UserError
 
 #: Begins to write the file and the folder that are named, says so, and is killed there.
 KILLED = """
@@ -27,7 +28,7 @@ def test_a_file_and_a_folder_take_their_places_whole(tmp_path):
     with parts.replacing(tmp_path / "new" / "a.txt") as beside:
         beside.write_text("one")
         assert beside.parent == tmp_path / "new"
-        assert beside.name.startswith(f".a.txt.{os.getpid()}.")
+        assert beside.name.startswith(f".a.txt.{os.getpid()}-")
         assert not (tmp_path / "new" / "a.txt").exists()
     assert (tmp_path / "new" / "a.txt").read_text() == "one"
     assert (tmp_path / "new" / "a.txt").stat().st_mode & 0o777 == 0o644
@@ -58,6 +59,21 @@ def test_a_folder_that_cannot_be_put_leaves_the_one_that_is_there(tmp_path):
     assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["old"])
 
 
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match="directory"), parts.replacing(tmp_path / "a"):
+        pass
+    assert (names(tmp_path), (tmp_path / "a").is_dir()) == (["a"], True)
+
+
+def test_what_another_machine_writes_is_left_alone(tmp_path):
+    gone = tmp_path / ".a.999999999-abcdef.x.part"
+    gone.touch()
+    with parts.replacing(tmp_path / "a"):
+        pass
+    assert names(tmp_path) == [gone.name, "a"]
+
+
 def test_what_a_killed_run_left_is_removed_by_the_next_writer_of_the_same_place(tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a[1]", tmp_path / "model"], cwd=paths.ROOT,
                             check=False)
@@ -75,8 +91,9 @@ def test_what_a_killed_run_left_is_removed_by_the_next_writer_of_the_same_place(
 
 
 def test_a_part_that_is_being_written_stays(tmp_path):
-    init = tmp_path / ".a.1.abcdefgh.part"  # by a process that lives
-    own = tmp_path / f".a.{os.getpid()}.abcdefgh.part"  # by a killed one, whose number this process has now
+    here = parts._here()
+    init = tmp_path / f".a.1-{here}.abcdefgh.part"  # by a process that lives
+    own = tmp_path / f".a.{os.getpid()}-{here}.abcdefgh.part"  # by a killed one, whose number this process has now
     odd = tmp_path / ".a.x.part"
     for path in (init, own, odd):
         path.touch()
