@@ -28,7 +28,7 @@ localrules: all
 
 def modules(*names):
     """The notebook's modules, and the shipped data they read: a change in them reruns it."""
-    shared = ("errors", "figures", "parameters", "paths", "prompts", "provenance", "records", "studies")
+    shared = ("errors", "figures", "parameters", "parts", "paths", "prompts", "provenance", "records", "studies")
     return [f"{UTILS}/data/{name}" if "." in name else f"{UTILS}/{name}.py" for name in (*shared, *names)]
 
 
