@@ -172,11 +172,12 @@ class _Sending:
         self.client, self.queue, self.progress = client, iter(missing.items()), progress
         self.failure: UserError | None = None
         self.replies = 0
+        self.arrived: dict[str, Reply] = {}  # what is to be put on disk
 
     async def run(self) -> UserError | None:
         """Send everything, ``max_concurrency`` at a time. The first failure, which is returned, stops what is not yet
         sent, while what is in flight is waited for and kept: it is paid."""
-        self.stopped, self.settled, self.disk = anyio.Event(), anyio.Event(), anyio.CapacityLimiter(1)
+        self.stopped, self.settled, self.disk = anyio.Event(), anyio.Event(), anyio.Lock()
         settings = self.client.settings
         # The library does not retry by itself: the pauses here also hold back the requests beside.
         server = openai.AsyncOpenAI(base_url=settings.base_url or OFFICIAL, max_retries=0, api_key=api_key(),
@@ -210,8 +211,7 @@ class _Sending:
                     with anyio.fail_after(self.client.settings.request_timeout):
                         reply = await self._send(server, request)
                     self.replies += 1
-                    await anyio.to_thread.run_sync(self.client.keep, {name: reply}, limiter=self.disk)
-                    return self.client.count({name: reply}, self.progress)
+                    return await self._keep(name, reply)
                 except Exception as error:
                     limited = getattr(error, "status_code", None) == 429
                     tries = 0 if limited and self.replies > before else tries + 1
@@ -225,17 +225,35 @@ class _Sending:
                 pause *= 0.1  # jitter alone, so that not all knock at the same moment
             await self._sleep(pause)
 
+    async def _keep(self, name: str, reply: Reply) -> None:
+        """Put a reply on disk and count it; those that came while the disk was busy go together, or it would set the
+        pace. Who waits here sends nothing, so that a kill loses no more than was in flight; an interrupt loses none."""
+        self.arrived[name] = reply
+        with anyio.CancelScope(shield=True):
+            async with self.disk:
+                if name not in self.arrived:
+                    return
+                replies, self.arrived = self.arrived, {}
+                await anyio.to_thread.run_sync(self.client.keep, replies)
+                self.client.count(replies, self.progress)
+
     async def _send(self, server: openai.AsyncOpenAI, request: Request) -> Reply:
         """Send a request once; where the server takes no schema or no wish for log-probabilities, once more without."""
         body = self.client.body(request)
+
+        async def create() -> Any:
+            # As extra_body the library takes it as it is; going through its types costs as much as all else it does.
+            return await server.chat.completions.with_raw_response.create(
+                model=body["model"], messages=[], extra_body=body)
+
         try:
-            raw = await server.chat.completions.with_raw_response.create(**body)
+            raw = await create()
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             if error.code == "content_filter":
                 return filtered(request)
             if not (left_out := {one for one in ("response_format", "logprobs", "top_logprobs") if body.pop(one, 0)}):
                 raise
-            raw = await server.chat.completions.with_raw_response.create(**body)
+            raw = await create()
             self.client.schemas &= "response_format" not in left_out
             self.client.logprobs &= "logprobs" not in left_out
         self._hold(protocol.exhausted(raw.headers))

@@ -38,6 +38,7 @@ from chat_server import (
 
 from culturellm_utils import client, live, protocol, replies
 from culturellm_utils.augmentation import texts_schema
+from culturellm_utils.errors import UserError
 from culturellm_utils.live import OpenAI
 from culturellm_utils.store import Store
 from culturellm_utils.usage import Usage
@@ -127,6 +128,34 @@ def test_no_more_requests_are_in_flight_than_allowed(server, bound):
     server.delay = 0.03
     ask(server, *map(str, range(10)), max_concurrency=bound)
     assert server.most_busy == bound
+
+
+def test_replies_that_come_while_the_disk_is_busy_are_stored_together(server):
+    chat, writes = OpenAI(knobs(server, max_concurrency=8)), []
+    keep = chat.keep
+
+    def slowly(replies):
+        time.sleep(0.2)
+        writes.append(len(replies))
+        keep(replies)
+
+    chat.keep = slowly
+    assert texts(chat, *"abcdefgh") == list("ABCDEFGH")
+    assert sum(writes) == chat.sent == chat.budget.spent.requests == 8
+    assert len(writes) <= 4  # eight, one after the other, would set the pace
+
+
+def test_what_waits_for_a_disk_that_fails_is_not_counted(server):
+    chat = OpenAI(knobs(server, max_concurrency=8))
+
+    def broken(replies):
+        time.sleep(0.05)
+        raise UserError("the disk is full")
+
+    chat.keep = broken
+    assert complaint(texts, chat, *"abcdefghijkl") == "the disk is full"
+    assert (chat.sent, chat.budget.spent) == (0, Usage())
+    assert len(server.asked) <= 8  # those in flight, and none after
 
 
 def test_it_works_in_a_notebook_whose_event_loop_is_busy(server):
