@@ -198,7 +198,7 @@ def test_kills_of_a_training(tmp_path, outputs, server):
 
     whole = trained(outputs / "whole", Killer(name="undisturbed"), 0)
     assert whole["training_log.json"]["log"][-1]["step"] == 64
-    several(Killer(name="training"), 6, lambda trial, killer, most: kills.same(
+    several(Killer(name="training"), 5, lambda trial, killer, most: kills.same(
         trained(outputs / f"cut{trial}", killer, most), whole))
 
 
@@ -332,7 +332,7 @@ def test_kills_of_the_whole_study(tmp_path, server):
         assert all(map(kills.is_whole, kills.results(cut / "outputs")))
         paid.look()
 
-    run_study(cut, killer, 30, 10, check)
+    run_study(cut, killer, 24, 10, check)
     paid.end(asked)
     kills.same(kills.contents(cut / "outputs"), kills.contents(whole / "outputs"))
     assert not kills.unfinished(cut / "outputs", cut / "cache")
