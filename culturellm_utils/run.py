@@ -13,14 +13,19 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from culturellm_utils import parameters, parts, paths
 from culturellm_utils.errors import UserError, command_line, remedy
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
 
 #: What each notebook that variants may share writes beside its executed copy; not all of it in every run.
 WRITES = {
@@ -46,8 +51,9 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
     with _alone(log, output):
         with paths.writing(log), _stderr_to(log.with_suffix(".stderr")):
             try:
-                papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
-                                           progress_bar=False, cwd=str(paths.ROOT))
+                with _own_sockets() as config:
+                    papermill.execute_notebook(str(notebook), str(log), parameters=values, kernel_name="python3",
+                                               progress_bar=False, cwd=str(paths.ROOT), config=config)
             except papermill.PapermillExecutionError as error:
                 sentence = str(error.evalue) if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
                 helps = "" if error.ename == "UserError" else remedy(error.evalue)
@@ -94,6 +100,18 @@ def _alone(log: Path, output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _own_sockets() -> Iterator["Config"]:
+    """Have the kernel listen at files of its own: of two that start at once, both may be told the same free port."""
+    from traitlets.config import Config
+
+    if os.name != "posix":
+        yield Config()
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
 @contextmanager
