@@ -7,6 +7,7 @@
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -57,10 +58,9 @@ def label_probabilities(
         asked.append(_Asked(rows[0].tokens[: -rows[0].answer], [row.tokens[-row.answer :] for row in rows]))
     longest = max((len(row.prompt) for row in asked), default=0) + max((len(t) for row in asked for t in row.tails),
                                                                        default=0)
-    if asked and _cacheable(model, longest):
-        scores = _scores(model, asked, tokenizer.pad_token_id, batch_size)
-    else:
-        scores = _plain_scores(model, asked, tokenizer.pad_token_id, batch_size)
+    way = _scores if asked and cacheable(model, longest) else _plain_scores
+    with folded_head(model):
+        scores = way(model, asked, tokenizer.pad_token_id, batch_size)
     result = []
     for allowed, logs in zip(labels, scores, strict=True):
         top = max(logs)
@@ -69,7 +69,20 @@ def label_probabilities(
     return result
 
 
-def _cacheable(model: torch.nn.Module, longest: int) -> bool:
+@contextmanager
+def folded_head(model: torch.nn.Module) -> Iterator[None]:
+    """Meanwhile the columns whose logits are kept reach the model's head in one piece: cut out of a batch they would be
+    multiplied row by row, each row reading all of the head's weights again."""
+    head = model.get_output_embeddings()
+    hook = head and head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
+    try:
+        yield
+    finally:
+        if hook:
+            hook.remove()
+
+
+def cacheable(model: torch.nn.Module, longest: int) -> bool:
     """Whether keys and values of a prompt can be kept, repeated and padded in the middle: every layer attends to all
     tokens, or to a window that holds the longest row, padding included."""
     return all(
@@ -91,7 +104,7 @@ def _scores(model: torch.nn.Module, asked: list[_Asked], pad: int, batch_size: i
     order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt))
     for places in _batches(order, [len(row.prompt) for row in asked], batch_size):
         part = [asked[i] for i in places]
-        cache = _rows(prefix, [0] * len(part))
+        cache = cached_rows(prefix, [0] * len(part))
         width = max(len(row.prompt) for row in part) - len(shared)
         tokens = torch.full((len(part), width), pad)
         mask = torch.zeros((len(part), len(shared) + width), dtype=torch.long)
@@ -108,7 +121,8 @@ def _scores(model: torch.nn.Module, asked: list[_Asked], pad: int, batch_size: i
         for numbers in _batches(range(len(ahead)), [mask.shape[1]] * len(ahead), batch_size):
             pairs = [ahead[number] for number in numbers]
             rows = [i for i, _ in pairs]
-            found = _tails(model, [part[i].tails[label] for i, label in pairs], mask[rows], _rows(cache, rows), pad)
+            found = _tails(model, [part[i].tails[label] for i, label in pairs], mask[rows], cached_rows(cache, rows),
+                           pad)
             for (i, label), score in zip(pairs, found, strict=True):
                 scores[places[i]][label] += score
     return scores
@@ -165,7 +179,7 @@ def _log_p(model: torch.nn.Module, tokens: torch.Tensor, mask: torch.Tensor, cac
     return log_softmax(logits.float(), dim=-1)
 
 
-def _rows(cache: DynamicCache, rows: list[int]) -> DynamicCache:
+def cached_rows(cache: DynamicCache, rows: list[int]) -> DynamicCache:
     """A cache of some rows of another, which stays as it is; a row may be taken several times."""
     made = copy.copy(cache)
     made.layers = [copy.copy(layer) for layer in cache.layers]

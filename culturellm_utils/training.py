@@ -20,13 +20,17 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy, log_softmax
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import DynamicCache, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from culturellm_utils import models, paths
 from culturellm_utils.encoding import IGNORED, Example, collate
 from culturellm_utils.errors import UserError
+from culturellm_utils.scoring import cacheable, cached_rows, folded_head
 
+#: What all rows of a batch begin with is read in a pass of its own where that saves so many tokens: by kind of device,
+#: about as many as it multiplies while it reads the weights.
+WORTHWHILE = {"cpu": 32, "cuda": 256}
 #: A checkpoint that holds this file was written whole.
 COMPLETE = "complete"
 
@@ -54,6 +58,15 @@ def answer_loss(
         loss[rows, first] = torch.where(soft, kl, loss[rows, first])
     # Not divided by the weights: in a small batch they would cancel, and every option would count the same.
     return (loss * batch["weights"][:, None].float() * scored).sum() / (scored.sum() if tokens is None else tokens)
+
+
+def shared_beginning(batch: dict[str, torch.Tensor]) -> int:
+    """How many tokens all rows of a batch from ``collate`` begin with, short of those whose logits the loss needs."""
+    pads = (batch["attention_mask"] == 0).sum(1)
+    limit = int((batch["attention_mask"].sum(1) - (batch["labels"] != IGNORED).sum(1)).min()) - 1
+    columns = pads[:, None] + torch.arange(max(0, limit), device=pads.device)
+    heads = batch["input_ids"].gather(1, columns)
+    return int((heads == heads[0]).all(0).cumprod(0).sum())
 
 
 class SimilarLength(torch.utils.data.Sampler):
@@ -97,6 +110,9 @@ class _Trainer(Trainer):
     def __init__(self, sampler: SimilarLength, **kwargs) -> None:
         super().__init__(**kwargs)
         self.sampler = sampler
+        rates = [part.p for part in self.model.modules() if isinstance(part, torch.nn.Dropout)]
+        rates += [value for name, value in self.model.config.to_dict().items() if "drop" in name]
+        self.drops_out = any(rate for rate in rates if isinstance(rate, float))
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler
@@ -109,15 +125,37 @@ class _Trainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         needed = max(2, int((inputs["labels"] != IGNORED).sum(1).max()) + 1)
+        shared, cache = self._beginning(model, inputs)
+        mask = inputs["attention_mask"]
+        if shared:  # the rows' own copies of it become padding, behind the one that was read
+            mask = mask * (inputs["position_ids"] >= shared)
+            mask = torch.cat([torch.ones_like(mask[:, :shared]), mask[:, shared:]], 1)
         output = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            position_ids=inputs["position_ids"],
+            input_ids=inputs["input_ids"][:, shared:],
+            attention_mask=mask,
+            position_ids=inputs["position_ids"][:, shared:],
             logits_to_keep=needed,
+            **({"past_key_values": cache, "use_cache": True} if shared else {}),
         )
         # Gradients, and the logged losses, are averaged over the processes; what is wanted is their sum.
         loss = answer_loss(output.logits[:, -needed:], inputs, num_items_in_batch) * self.accelerator.num_processes
         return (loss, output) if return_outputs else loss
+
+    def _beginning(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[int, DynamicCache | None]:
+        """How many tokens the rows share that were read once for all of them, and the cache of them: gradients sum up
+        there, so that they are those of every row reading its own. Left alone where rows must differ (dropout), where
+        activations are not kept (checkpointing), and where a model's passes are counted (several processes)."""
+        rows, width = batch["input_ids"].shape
+        if self.args.gradient_checkpointing or self.accelerator.num_processes > 1 or self.drops_out:
+            return 0, None
+        shared = shared_beginning(batch)
+        if shared * (rows - 1) < WORTHWHILE.get(self.args.device.type, 256) or not cacheable(model, width):
+            return 0, None
+        cache = DynamicCache(config=model.config)
+        row = int(batch["attention_mask"].sum(1).argmax())
+        model(input_ids=batch["input_ids"][row : row + 1, -int(batch["attention_mask"][row].sum()) :][:, :shared],
+              past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return shared, cached_rows(cache, [0] * rows)
 
 
 class _Progress(TrainerCallback):
@@ -247,7 +285,7 @@ def train(
             show(f"resumed from step {begun} of {total}")
         start = time.monotonic()
         try:
-            with paths.writing(place):
+            with paths.writing(place), folded_head(model):
                 trainer.train(resume_from_checkpoint=str(found) if found else None)
         except UserError:  # of a full disk: half a checkpoint would only fill it more
             for half in set(Path(place).glob("checkpoint-*")) - set(_whole(Path(place))):

@@ -152,8 +152,8 @@ def test_the_cache_is_left_out_where_rows_outgrow_the_window(toy):
     model = AutoModelForCausalLM.from_config(MistralConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         num_key_value_heads=2, sliding_window=40)).eval()
-    assert scoring._cacheable(model, 39)
-    assert not scoring._cacheable(model, 40)
+    assert scoring.cacheable(model, 39)
+    assert not scoring.cacheable(model, 40)
 
 
 def test_no_chats_no_answers(toy):

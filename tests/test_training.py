@@ -247,6 +247,50 @@ def test_soft_target_and_weighted_rows_have_one_gradient():
     torch.testing.assert_close(of_parts, of_soft, rtol=1e-3, atol=1e-6)  # however the rows fall into batches
 
 
+def test_the_shared_beginning_ends_before_the_first_logit_that_counts():
+    def shared(*rows):
+        return training.shared_beginning(collate(list(rows), PAD))
+
+    assert shared(Example([7, 8, 9, 1, 2, 3], 1), Example([7, 8, 5, 2, 3], 1)) == 2
+    assert shared(Example([7, 8, 9, 1, 3], 2), Example([7, 8, 9, 1, 3], 2)) == 2  # 9 predicts what carries loss
+    assert shared(Example([7, 8, 9, 3], 1), Example([8, 8, 9, 3], 1)) == 0
+    assert shared(Example([7, 8, 9, 3], 1), Example([7, 8, 9, 3], 1, whole=True)) == 0
+    assert shared(Example([7, 8, 9, 3], 1), Example([PAD, PAD], 0)) == 0
+
+
+def passes_of(monkeypatch, model, examples, least, **knobs):
+    """Train; the widths of the passes, the losses, and the weights in a row."""
+    widths, forward = [], model.forward
+    monkeypatch.setitem(training.WORTHWHILE, "cpu", least)
+    monkeypatch.setattr(model, "forward", lambda **b: widths.append(b["input_ids"].shape[1]) or forward(**b))
+    log = training.train(model, toys.tokenizer(), examples, epochs=2, batch_size=4, learning_rate=0.01, **knobs).log
+    return widths, [row["loss"] for row in log], torch.cat([w.detach().flatten() for w in model.parameters()])
+
+
+def test_a_beginning_that_is_read_once_trains_as_if_each_row_read_its_own(monkeypatch):
+    tokenizer = toys.tokenizer()
+    rows = rows_of(tokenizer)
+    shared, longest = training.shared_beginning(collate(rows, PAD)), max(len(row.tokens) for row in rows)
+    assert shared > 5
+    once, losses, weights = passes_of(monkeypatch, toys.model(tokenizer), rows, 3 * shared)
+    each, expected, others = passes_of(monkeypatch, toys.model(tokenizer), rows, 3 * shared + 1)
+    assert (once, each) == ([shared, longest - shared] * 2, [longest] * 2)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(weights, others, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["dropout", "checkpointing", "attention dropout"])
+def test_each_row_reads_its_own_beginning_where_rows_differ_or_nothing_is_kept(how, monkeypatch):
+    tokenizer = toys.tokenizer()
+    model = toys.model(tokenizer)
+    model.config.attention_dropout = 0.1 * (how == "attention dropout")
+    if how == "dropout":
+        model = models.add_lora(model, 2, 4, 0.1, seed=0)
+    rows = rows_of(tokenizer)
+    widths, _, _ = passes_of(monkeypatch, model, rows, 1, gradient_checkpointing=how == "checkpointing")
+    assert set(widths) == {max(len(row.tokens) for row in rows)}
+
+
 # Training
 
 @pytest.mark.parametrize("batch_size", [1, 3])
