@@ -15,7 +15,8 @@ CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-RUN = snakemake --cores $(CORES) --rerun-incomplete --quiet reason host --config study=$(1) cultures="$(CULTURES)"
+# A killed run's lock goes first; that of a run that is still going on stays, and this one refuses.
+RUN = python -m culturellm_utils.unlocking && snakemake --cores $(CORES) --rerun-incomplete --quiet reason host --config study=$(1) cultures="$(CULTURES)"
 
 SHARE = python -m culturellm_utils.sharing $(1) --study $(STUDY) --variant $(VARIANT) --culture $(CULTURE)
 
