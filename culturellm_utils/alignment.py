@@ -64,7 +64,7 @@ def js_similarity(p: Sequence[float], q: Sequence[float]) -> float:
 def emd(p: Sequence[float], q: Sequence[float]) -> float:
     """Earth mover's distance between two distributions over the same ordered options, divided by the scale's
     length (options - 1): 0 for equal, 1 for opposite ends."""
-    return float(_emd(p, q))
+    return float(emd_distance(p, q))
 
 
 def js_distance(p: ArrayLike, q: ArrayLike) -> np.ndarray:
@@ -74,8 +74,8 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> np.ndarray:
         return np.where(np.isclose(p, q).all(-1), 0.0, jensenshannon(p, q, base=2, axis=-1))
 
 
-def _emd(p: ArrayLike, q: ArrayLike) -> np.ndarray:
-    """Along the last axis."""
+def emd_distance(p: ArrayLike, q: ArrayLike) -> np.ndarray:
+    """:func:`emd` along the last axis."""
     return np.abs(np.cumsum(np.asarray(p, float) - np.asarray(q, float), axis=-1)[..., :-1]).mean(-1)
 
 
@@ -178,7 +178,7 @@ def ceiling(people: Mapping[str, Mapping[str, int]], metric: Metric, splits: int
     which knew the population would pass the ceiling a little: what it says is that less than this is room for a model.
     """
     chance = np.random.default_rng(seed)
-    measure = {"js_similarity": lambda p, q: 1 - js_distance(p, q), "emd": _emd,
+    measure = {"js_similarity": lambda p, q: 1 - js_distance(p, q), "emd": emd_distance,
                "accuracy": lambda p, q: p.argmax(-1) == q.argmax(-1)}[metric]
     values = [measure(*split_half(counts, splits, chance)).mean() for counts in people.values()]
     return bootstrap(values, list(people), samples, seed)

@@ -65,9 +65,16 @@ def values(predictions: Sequence[Prediction], metric: str) -> list[float]:
     parsed is wrong), ``js_similarity`` (1 - JS distance) or ``emd`` (normalised; 0 is best)."""
     if metric == "accuracy":
         return [float(p.label == p.gold) for p in predictions]
-    measure = {"js_similarity": alignment.js_similarity, "emd": alignment.emd}[metric]
-    return [measure([p.probabilities[o] for o in p.gold_distribution], list(p.gold_distribution.values()))
-            for p in predictions]
+    measure = {"js_similarity": lambda p, q: 1 - alignment.js_distance(p, q), "emd": alignment.emd_distance}[metric]
+    by_length: dict[int, list[int]] = defaultdict(list)  # distributions over as many options are measured at once
+    for place, row in enumerate(predictions):
+        by_length[len(row.gold_distribution)].append(place)
+    found = np.empty(len(predictions))
+    for places in by_length.values():
+        rows = [predictions[place] for place in places]
+        found[places] = measure([[p.probabilities[o] for o in p.gold_distribution] for p in rows],
+                                [list(p.gold_distribution.values()) for p in rows])
+    return found.tolist()
 
 
 def bounds(seeds: Sequence[Seed], left_out: frozenset[str]) -> dict[str, dict[str, dict[str, float]]]:

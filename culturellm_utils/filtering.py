@@ -12,7 +12,7 @@ Outside a study, any file of rows ``{"seed": ..., "text": ...}`` is filtered by:
 import argparse
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -86,29 +86,34 @@ def filter_candidates(
 
     reasons: dict[int, str] = {}
     kept_texts: dict[str, set[str]] = defaultdict(set)
-    kept_vectors: dict[str, list[np.ndarray]] = defaultdict(list)
+    # A question's kept vectors lie in one piece, so that a candidate is compared with all of them at once.
+    kept_vectors = {name: np.empty((count, own.shape[1]), own.dtype)
+                    for name, count in Counter(candidate.question_id for candidate in candidates).items()}
+    kept = dict.fromkeys(kept_vectors, 0)
     for name, text in seeds.items():
         kept_texts[name].add(plain(text))
     passed: set[str] = set()
     pools: dict[str, list[int]] = defaultdict(list)
     for i, candidate in enumerate(candidates):
         question = candidate.question_id
+        words = plain(candidate.text)
         reason = ""
         if candidate.stage == 2 and candidate.template_id not in passed:
             reason = "template: its template was rejected"
-        elif plain(candidate.text) in kept_texts[question]:
+        elif words in kept_texts[question]:
             reason = "duplicate: same words as an earlier text"
         elif similarity[i] <= tau:
             reason = f"similarity: at most {tau:.2f}"
         elif objections[i]:
             reason = objections[i]
-        elif kept_vectors[question] and (np.stack(kept_vectors[question]) @ own[i]).max() >= near_duplicate:
+        elif kept[question] and (kept_vectors[question][: kept[question]] @ own[i]).max() >= near_duplicate:
             reason = f"near-duplicate: cosine to an earlier text at least {near_duplicate:.3f}"
         if reason:
             reasons[i] = reason
             continue
-        kept_texts[question].add(plain(candidate.text))
-        kept_vectors[question].append(own[i])
+        kept_texts[question].add(words)
+        kept_vectors[question][kept[question]] = own[i]
+        kept[question] += 1
         if candidate.stage == 1:
             passed.add(candidate.template_id)
         else:
@@ -138,10 +143,10 @@ def most_different(pool: np.ndarray, chosen: np.ndarray, count: int) -> set[int]
     nearest = (pool @ chosen.T).max(1)
     picked: set[int] = set()
     while len(picked) < min(count, len(pool)):
-        free = np.where([i in picked for i in range(len(pool))], np.inf, nearest)
-        best = int(free.argmin())
+        best = int(nearest.argmin())
         picked.add(best)
         nearest = np.maximum(nearest, pool @ pool[best])
+        nearest[best] = np.inf
     return picked
 
 
