@@ -222,10 +222,11 @@ def test_room_is_given_back(tmp_path):
     assert store.get("a") == {"a": b"1"}
 
 
-def test_a_model_that_finds_no_room_leaves_the_earlier_one(disk):
+def test_a_model_that_finds_no_room_leaves_the_earlier_one(disk, tmp_path):
     tokenizer = toys.tokenizer()
     tuned = models.add_lora(toys.model(tokenizer), 2, 4, 0.0, 0)
-    tuned.peft_config["default"].base_model_name_or_path = "toy"
+    tuned.config.save_pretrained(tmp_path / "base")
+    tuned.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
     folder = disk.place / "korean" / "model"
     models.save_adapter(tuned, tokenizer, folder, "first")
     before = disk.names()
