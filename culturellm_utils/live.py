@@ -145,9 +145,9 @@ class OpenAI:
     def fetch(self, missing: Missing, progress: Progress) -> None:
         """Send the requests and keep their replies. Nothing is sent where the disk has no room for the replies."""
         longest = max(request.max_tokens or self.settings.max_reply_tokens for request in missing.values())
-        room = min(len(missing), self.settings.max_concurrency) * (TOKEN_BYTES * longest + PAGES_BYTES)
+        in_flight = min(len(missing), self.settings.max_concurrency)
         # An event loop in a thread of its own: a notebook's is busy. When interrupted, it stops sending.
-        with self.store.room(room), start_blocking_portal() as portal:
+        with self.store.room(in_flight, TOKEN_BYTES * longest + PAGES_BYTES), start_blocking_portal() as portal:
             failure = portal.call(_Sending(self, missing, progress).run)
         if failure:
             raise failure

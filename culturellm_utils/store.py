@@ -10,7 +10,7 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +26,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._room: IO[bytes] | None = None
+        self._left = self._part = 0
         with self._open() as database:
             database.execute("CREATE TABLE IF NOT EXISTS items (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
 
@@ -42,39 +43,49 @@ class Store:
 
     def put(self, items: Mapping[str, bytes]) -> None:
         """Store values; a key that is there keeps its first value. Raises UserError when they cannot be stored, and
-        also when that took the room which :meth:`room` kept: the disk is full, and nothing more should be asked for."""
+        also when that took of the room which :meth:`room` kept: the disk is full, and nothing more should be asked for.
+        """
         try:
             self._put(items)
         except UserError:
-            if room := self._room:
-                self._room = None
-                room.close()
-                self._put(items)
+            while self._give(len(items)):
+                with suppress(UserError):  # something else may have been quicker to take what was given
+                    self._put(items)
+                    break
             raise
+
+    def _give(self, parts: int) -> int:
+        """Give so many parts of the kept room back to the disk; how many were left to give."""
+        size, left = self._part, self._left
+        self._left = max(0, left - parts)
+        if self._room:
+            self._room.truncate(size * self._left)
+        return left
 
     def _put(self, items: Mapping[str, bytes]) -> None:
         with self._open() as database:
             database.executemany("INSERT OR IGNORE INTO items VALUES (?, ?)", items.items())
 
     @contextmanager
-    def room(self, size: int) -> Iterator[None]:
-        """Keep ``size`` bytes of the disk for what is put meanwhile, so that something paid for can be stored whatever
-        fills the disk. Raises UserError when there are not as many. The file has no name: no kill leaves it behind."""
+    def room(self, parts: int, size: int) -> Iterator[None]:
+        """Keep ``parts`` times ``size`` bytes of the disk, a part for each value that may be put meanwhile, so that
+        what was paid for can be stored whatever fills the disk. Raises UserError when there are not as many. The file
+        has no name: no kill leaves it behind."""
         with paths.writing(self.path.parent):
             file = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
             try:
-                for start in range(0, size, 1 << 20):  # written, as a hole would keep nothing
-                    file.write(bytes(min(1 << 20, size - start)))
+                for _ in range(parts):  # written, as a hole would keep nothing
+                    file.write(bytes(size))
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:
                 file.close()
                 raise
-        self._room = file
+        self._room, self._left, self._part = file, parts, size
         try:
             yield
         finally:
-            self._room = None
+            self._room, self._left = None, 0
             file.close()
 
     def remove(self, keys: Iterable[str]) -> None:

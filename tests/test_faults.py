@@ -216,7 +216,7 @@ def test_nothing_is_asked_for_when_the_disk_is_full_already(disk, server, monkey
 
 def test_room_is_given_back(tmp_path):
     store = Store(tmp_path / "a.sqlite")
-    with store.room(3_000_000):
+    with store.room(3, 1_000_000):
         store.put({"a": b"1"})
     assert [path.name for path in tmp_path.iterdir()] == ["a.sqlite"]
     assert store.get("a") == {"a": b"1"}
@@ -458,7 +458,8 @@ rule copy:
 def snakemake(folder: Path) -> subprocess.Popen[str]:
     """Snakemake as the Makefile calls it."""
     line, = [line for line in (paths.ROOT / "Makefile").read_text().splitlines() if line.startswith("RUN = ")]
-    options = [word for word in line.split()[3:line.split().index("--config")] if "$" not in word and word != "--cores"]
+    words = line.partition("&& snakemake ")[2].split()
+    options = [word for word in words[: words.index("--config")] if "$" not in word and word != "--cores"]
     return subprocess.Popen([sys.executable, "-m", "snakemake", "--cores", "1", *options], cwd=folder, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
