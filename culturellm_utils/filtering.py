@@ -30,6 +30,8 @@ from culturellm_utils.wordings import plain
 
 #: The calibrated tau of the bundled encoder (calibration.py, data/tau_curve.csv).
 BUNDLED_TAU = 0.66
+#: Candidates whose vectors are held at a time.
+BLOCK = 8192
 
 
 class Judge(Protocol):
@@ -76,6 +78,42 @@ def filter_candidates(
         if candidate.question_id not in seeds:
             raise UserError(f"candidate {candidate.candidate_id} belongs to no question: rerun 02_augmentation "
                             "with the same questions_path")
+    similarity, reasons = [0.0] * len(candidates), [""] * len(candidates)
+    for places in _blocks(candidates):
+        block = [candidates[place] for place in places]
+        asked = {name: text for name, text in seeds.items() if name in {candidate.question_id for candidate in block}}
+        cosines, said = _judged(block, asked, encoder, tau, near_duplicate, guard, samples_per_template)
+        for place, cosine, reason in zip(places, cosines, said, strict=True):
+            similarity[place], reasons[place] = cosine, reason
+
+    accepted, rejected = [], []
+    for candidate, cosine, reason in zip(candidates, similarity, reasons, strict=True):
+        row = candidate.model_dump() | {"similarity": round(cosine, 6)}
+        if reason:
+            rejected.append(Rejected(**row, reason=reason))
+        else:
+            accepted.append(Augmented(**row))
+    return accepted, rejected
+
+
+def _blocks(candidates: Sequence[Candidate]) -> list[list[int]]:
+    """Places of candidates, in their order, in portions of whole questions: these do not touch each other, so that only
+    the vectors of a portion need be held."""
+    by_question: dict[str, list[int]] = defaultdict(list)
+    for place, candidate in enumerate(candidates):
+        by_question[candidate.question_id].append(place)
+    blocks: list[list[int]] = []
+    for places in by_question.values():
+        if blocks and len(blocks[-1]) + len(places) <= BLOCK:
+            blocks[-1] += places
+        else:
+            blocks.append([*places])
+    return [sorted(block) for block in blocks]
+
+
+def _judged(candidates: Sequence[Candidate], seeds: dict[str, str], encoder: Encoder, tau: float, near_duplicate: float,
+            guard: Judge, samples_per_template: int) -> tuple[list[float], list[str]]:
+    """Of each candidate its cosine to its seed, and why it is rejected ("" when it is not)."""
     vectors = encoder.encode([*seeds.values(), *(candidate.text for candidate in candidates)])
     seed_vectors = dict(zip(seeds, vectors, strict=False))
     own = vectors[len(seeds) :]
@@ -84,32 +122,28 @@ def filter_candidates(
     objections = dict(zip(close, guard.judge([(seeds[candidates[i].question_id], candidates[i].text) for i in close]),
                           strict=True))
 
-    reasons: dict[int, str] = {}
-    kept_texts: dict[str, set[str]] = defaultdict(set)
+    reasons = [""] * len(candidates)
+    kept_texts = {name: {plain(text)} for name, text in seeds.items()}
     # A question's kept vectors lie in one piece, so that a candidate is compared with all of them at once.
     kept_vectors = {name: np.empty((count, own.shape[1]), own.dtype)
                     for name, count in Counter(candidate.question_id for candidate in candidates).items()}
-    kept = dict.fromkeys(kept_vectors, 0)
-    for name, text in seeds.items():
-        kept_texts[name].add(plain(text))
+    kept = dict.fromkeys(seeds, 0)
     passed: set[str] = set()
     pools: dict[str, list[int]] = defaultdict(list)
     for i, candidate in enumerate(candidates):
         question = candidate.question_id
         words = plain(candidate.text)
-        reason = ""
         if candidate.stage == 2 and candidate.template_id not in passed:
-            reason = "template: its template was rejected"
+            reasons[i] = "template: its template was rejected"
         elif words in kept_texts[question]:
-            reason = "duplicate: same words as an earlier text"
+            reasons[i] = "duplicate: same words as an earlier text"
         elif similarity[i] <= tau:
-            reason = f"similarity: at most {tau:.2f}"
+            reasons[i] = f"similarity: at most {tau:.2f}"
         elif objections[i]:
-            reason = objections[i]
+            reasons[i] = objections[i]
         elif kept[question] and (kept_vectors[question][: kept[question]] @ own[i]).max() >= near_duplicate:
-            reason = f"near-duplicate: cosine to an earlier text at least {near_duplicate:.3f}"
-        if reason:
-            reasons[i] = reason
+            reasons[i] = f"near-duplicate: cosine to an earlier text at least {near_duplicate:.3f}"
+        if reasons[i]:
             continue
         kept_texts[question].add(words)
         kept_vectors[question][kept[question]] = own[i]
@@ -126,15 +160,7 @@ def filter_candidates(
         for place, i in enumerate(pool):
             if place not in chosen:
                 reasons[i] = f"selection: not among the {samples_per_template} most different samples of its template"
-
-    accepted, rejected = [], []
-    for i, candidate in enumerate(candidates):
-        row = candidate.model_dump() | {"similarity": round(similarity[i], 6)}
-        if i in reasons:
-            rejected.append(Rejected(**row, reason=reasons[i]))
-        else:
-            accepted.append(Augmented(**row))
-    return accepted, rejected
+    return similarity, reasons
 
 
 def most_different(pool: np.ndarray, chosen: np.ndarray, count: int) -> set[int]:

@@ -63,6 +63,21 @@ def judged(rows, **knobs):
     return [row.text for row in accepted], {row.text: row.reason for row in rejected}
 
 
+# A portion at a time
+
+def test_questions_are_filtered_in_portions_as_if_at_once(monkeypatch):
+    rows = [(candidate("Work, a duty", 1), 10), (candidate("To trust people", 1, question="Q2"), 80),
+            (candidate("Work as a duty", 1, 1), 15), (candidate("Trust in people", 1, 1, question="Q2"), 5)]
+    plane = Plane({row.text: angle for row, angle in rows})
+    found = filter_candidates([row for row, _ in rows], QUESTIONS, plane, **KNOBS)
+    assert plane.calls == 1
+    monkeypatch.setattr(filtering, "BLOCK", 3)
+    assert filtering._blocks([row for row, _ in rows]) == [[0, 2], [1, 3]]
+    assert filter_candidates([row for row, _ in rows], QUESTIONS, plane, **KNOBS) == found
+    assert plane.calls == 3
+    assert [row.text for row in found[0]] == ["Work, a duty", "To trust people", "Work as a duty"]  # in their order
+
+
 # Each reason in turn
 
 def test_a_candidate_needs_more_than_tau():

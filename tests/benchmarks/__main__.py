@@ -10,7 +10,7 @@ import sys
 
 from culturellm_utils import paths, records
 
-NAMES = ("survey", "filter", "diversity", "requests", "scoring", "training", "report", "growth")
+NAMES = ("survey", "filter", "diversity", "requests", "scoring", "training", "report", "growth", "gpu")
 RESULTS = paths.ROOT / "outputs" / "bench" / "bench.json"
 
 

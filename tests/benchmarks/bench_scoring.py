@@ -55,7 +55,7 @@ def one_by_one(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, asked
     return found
 
 
-def check(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Asked, tolerance: float = 1e-3) -> None:
+def check(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Asked, tolerance: float) -> None:
     """Raises AssertionError when the log-odds of two labels are not what single passes give. (Random weights find a
     reply of fewer tokens so much likelier that its probability rounds to 1.)"""
     for one, other in zip(ours(model, tokenizer, asked), one_by_one(model, tokenizer, asked), strict=True):
@@ -64,15 +64,16 @@ def check(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Ask
 
 
 def compared(name: str, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, asked: Asked, every: int, few: int,
-             repeats: int) -> Result:
+             repeats: int, written: int = WRITTEN, tolerance: float = 1e-3) -> Result:
     """A line, scaled to all that is ``asked``: ours on each ``every``-th prompt, the plain way on ``few`` of them."""
     part, first = asked[::every], asked[:: len(asked) // few][:few]
-    check(model, tokenizer, part[:: max(1, len(part) // 20)])
+    check(model, tokenizer, part[:: max(1, len(part) // 20)], tolerance)
     fast, slow = measuring.alternate(lambda: ours(model, tokenizer, part),
-                                     lambda: plain(model, tokenizer, first, WRITTEN), repeats=repeats)
+                                     lambda: plain(model, tokenizer, first, written), repeats=repeats)
     return Result(f"scoring: {len(asked):,} prompts of two labels, {name}", fast * len(asked) / len(part),
-                  slow * len(asked) / few, wanted=50, repeats=repeats, note=f"{WRITTEN} tokens each in the plain way; "
-                  f"ours: {len(part)}, plain: {few} of {len(asked):,} prompts, scaled")
+                  slow * len(asked) / few, wanted=50, repeats=repeats, note=f"{written} tokens each in the plain way; "
+                  f"ours: {len(part)}, plain: {few} of {len(asked):,} prompts, scaled; "
+                  f"{len(part) / fast:.3g} and {few / slow:.3g} prompts per second")
 
 
 def measure() -> list[Result]:

@@ -51,9 +51,10 @@ def plain(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, rows: list
     return losses
 
 
-def tuned(shape: dict, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
+def tuned(shape: dict, tokenizer: PreTrainedTokenizerBase, device: str = "cpu",
+          dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     """A model of random weights with a fresh adapter: the same each time."""
-    return models.add_lora(subjects.llama(shape, tokenizer), RANK, ALPHA, 0.0, seed=0)
+    return models.add_lora(subjects.llama(shape, tokenizer, device, dtype), RANK, ALPHA, 0.0, seed=0)
 
 
 def operations(model: torch.nn.Module, rows: list[Example]) -> int:
@@ -69,23 +70,37 @@ def operations(model: torch.nn.Module, rows: list[Example]) -> int:
     return tokens * (4 * layers + 6 * trained) + scored * 4 * head
 
 
+def rows_of(tokenizer: PreTrainedTokenizerBase, count: int) -> list[Example]:
+    """So many rows of a culture's training, of all lengths that there are."""
+    chats = subjects.training_chats()
+    return [encode(tokenizer, chat, 512) for chat in chats[:: len(chats) // count][:count]]
+
+
+def compared(name: str, shape: dict, tokenizer: PreTrainedTokenizerBase, rows: list[Example], device: str = "cpu",
+             dtype: torch.dtype = torch.float32, matrix: int = MATRIX) -> Result:
+    """A line: ours and the plain way in turns, each on its own model of the same weights, and products of matrices."""
+    first, second = (tuned(shape, tokenizer, device, dtype) for _ in range(2))
+    left, right = (torch.randn(matrix, matrix, device=device, dtype=dtype) for _ in range(2))
+
+    def products() -> None:
+        for _ in range(20):
+            left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for way in (lambda: ours(first, tokenizer, rows[:BATCH]), lambda: plain(second, tokenizer, rows[:BATCH]), products):
+        way()  # memory is reserved, threads are started
+    fast, slow, square = measuring.alternate(lambda: ours(first, tokenizer, rows),
+                                             lambda: plain(second, tokenizer, rows), products, repeats=3)
+    rate, needed = 20 * 2 * matrix**3 / square, operations(first, rows)
+    tokens = sum(len(row.tokens) for row in rows)
+    note = (f"{tokens / fast:,.0f} and {tokens / slow:,.0f} tokens per second; {needed / fast / 1e9:,.0f} of "
+            f"{rate / 1e9:,.0f} GFLOP/s; {len(rows)} rows, batches of {BATCH}, rank {RANK}")
+    return Result(f"training: LoRA of {name}, {tokens:,} tokens", fast, slow, 1.5, needed / rate, 0.7, 3, note)
+
+
 def measure() -> list[Result]:
-    """Ours and the plain way in turns, each on its own model of the same weights."""
+    """On a hundred million random weights that read the stand-in's tokens."""
     models.quiet()
     tokenizer = AutoTokenizer.from_pretrained(stand_in.folder("stand-in-tiny"), padding_side="left")
-    chats = subjects.training_chats()
-    rows = [encode(tokenizer, chat, 512) for chat in chats[:: len(chats) // (STEPS * BATCH)][: STEPS * BATCH]]
-    first, second = (tuned(subjects.HUNDRED_MILLION, tokenizer) for _ in range(2))
-    product = measuring.matrix_rate(MATRIX)
-    for way in (lambda: ours(first, tokenizer, rows[:BATCH]), lambda: plain(second, tokenizer, rows[:BATCH]), product):
-        way()  # memory is reserved, threads are started
-    fast, slow, square = measuring.alternate(
-        lambda: ours(first, tokenizer, rows), lambda: plain(second, tokenizer, rows),
-        lambda: [product() for _ in range(20)], repeats=3)
-    rate = 20 * 2 * MATRIX**3 / square
-    needed = operations(first, rows)
-    tokens = sum(len(row.tokens) for row in rows)
-    return [Result(
-        f"training: LoRA of 100 M weights, {tokens:,} tokens", fast, slow, wanted=1.5, limit=needed / rate,
-        wanted_share=0.7, repeats=3, note=f"{tokens / fast:,.0f} and {tokens / slow:,.0f} tokens per second; "
-        f"{needed / fast / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s; {len(rows)} rows, batches of {BATCH}, rank {RANK}")]
+    return [compared("100 M weights", subjects.HUNDRED_MILLION, tokenizer, rows_of(tokenizer, STEPS * BATCH))]

@@ -13,6 +13,9 @@ from culturellm_utils.records import Message
 #: Llama-2's vocabulary, tied, on twelve layers: 85 million weights in the layers, 25 million in the embedding.
 HUNDRED_MILLION = {"vocab_size": 32000, "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12,
                    "num_attention_heads": 12, "tie_word_embeddings": True}
+#: Llama-2-7b's.
+SEVEN_BILLION = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+                 "num_attention_heads": 32}
 #: For tests: the shape without the size.
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "tie_word_embeddings": True}
