@@ -81,7 +81,8 @@ def filter_candidates(
     similarity, reasons = [0.0] * len(candidates), [""] * len(candidates)
     for places in _blocks(candidates):
         block = [candidates[place] for place in places]
-        asked = {name: text for name, text in seeds.items() if name in {candidate.question_id for candidate in block}}
+        about = {candidate.question_id for candidate in block}
+        asked = {name: text for name, text in seeds.items() if name in about}
         cosines, said = _judged(block, asked, encoder, tau, near_duplicate, guard, samples_per_template)
         for place, cosine, reason in zip(places, cosines, said, strict=True):
             similarity[place], reasons[place] = cosine, reason

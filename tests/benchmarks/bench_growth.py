@@ -193,17 +193,22 @@ def _peak() -> float:
 
 
 def measure() -> list[Result]:
-    """Two lines for each part: is time linear, is memory flat?"""
+    """Two lines for each part: is time linear, and how far is peak memory (GB, not seconds) from flat? The rows of a
+    stage are held, at a few kB each; what else a stage holds should not grow."""
     lines = []
     for part, sizes in (("augmentation", CANDIDATES), ("filtering", CANDIDATES), ("evaluation", SURVEYS)):
         runs = [subprocess.run([sys.executable, "-m", "benchmarks.bench_growth", part, str(size)], capture_output=True,
                                text=True, check=True) for size in sizes if size]
         found = [json.loads(run.stdout) for run in runs]
-        first, *_, last = found
+        first, last = found[0], found[-1]
         told = ", ".join(f"{row['units']:,} in {row['seconds']:.2g} s and {row['peak']:.0f} MB" for row in found)
-        lines.append(Result(f"growth: {part}, {last['units']:,}", last["seconds"],
-                            limit=first["seconds"] / first["units"] * last["units"], wanted_share=LINEAR,
-                            note=f"limit: the time of {first['units']:,}, in proportion; {told}; no models in it"))
+        each = (last["peak"] - first["peak"]) * 2**10 / (last["units"] - first["units"])
+        lines += [
+            Result(f"growth: {part}, {last['units']:,}", last["seconds"], wanted_share=LINEAR,
+                   limit=first["seconds"] / first["units"] * last["units"],
+                   note=f"limit: the time of {first['units']:,}, in proportion; {told}; no models in it"),
+            Result(f"growth: {part}, memory in GB", last["peak"] / 2**10, limit=first["peak"] / 2**10,
+                   note=f"limit: the peak at {first['units']:,}; {each:.1f} kB more for each")]
     return lines
 
 
