@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, DisplayHandle, Markdown, display
@@ -29,7 +30,8 @@ _BLOCK, _OPENS = re.compile(r"^(?=[#+\-%(>:|~=]|```|[*_ ]+$)"), re.compile(r"(?<
 
 
 def style() -> None:
-    """Set the look of every figure: colour-blind safe, legible on a phone, SVG in notebooks."""
+    """Set the look of every figure: colour-blind safe, legible on a phone, SVG in notebooks. Points that are scattered
+    lest they hide each other are scattered alike in every run."""
     sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({
         "figure.figsize": (5.6, 3.6),
@@ -41,6 +43,7 @@ def style() -> None:
         "svg.fonttype": "none",            # text stays text: small files, searchable, readable aloud
         "text.parse_math": False,          # a dollar sign in a name is no formula
     })
+    np.random.seed(0)                      # seaborn's jitter draws from numpy's global state
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError:                    # outside a notebook

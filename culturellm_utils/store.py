@@ -48,7 +48,7 @@ class Store:
         try:
             self._put(items)
         except UserError:
-            while self._give(len(items)):
+            while items and self._give(len(items)):
                 with suppress(UserError):  # something else may have been quicker to take what was given
                     self._put(items)
                     break

@@ -1,5 +1,6 @@
 """Fixtures that all tests share. No test writes into the repository's outputs, has a key, or reaches a paid server."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,14 @@ def reference() -> Path:
     if not REFERENCE.is_dir():
         pytest.skip("the reference data is not beside this checkout")
     return REFERENCE
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch works with one thread, as in the processes that accelerate launches: small models are faster so."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -12,12 +12,7 @@ from culturellm_utils.encoding import IGNORED, Example
 TINY = subjects.TINY | {"vocab_size": 500}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

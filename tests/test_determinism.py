@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import seaborn as sns
 
-from culturellm_utils import paths, stand_in
+from culturellm_utils import figures, paths, stand_in
 
 #: How far a similarity, a probability or a score may move between one thread and two. Measured on two cores: 1e-6,
 #: the last digit that is written.
@@ -119,3 +122,16 @@ def test_another_number_of_threads_moves_figures_by_less_than_the_tolerance(firs
         for where, value in before.items():
             same = pytest.approx(value, abs=TOLERANCE) if isinstance(value, float) else value
             assert after[where] == same, f"{name} {where}"
+
+
+def test_scattered_points_stand_where_they_stood(tmp_path):
+    frame = pd.DataFrame({"x": [0.5] * 20, "y": ["base", "adapter"] * 10})
+    pictures = []
+    for name in ("one", "other"):
+        np.random.seed(len(name))  # whatever was drawn before
+        figures.style()
+        ax = figures.axes("Same", "", "")
+        sns.stripplot(frame, x="x", y="y", ax=ax)
+        figures.save(ax, tmp_path / name, "points", frame)
+        pictures.append((tmp_path / name / "figures" / "points.svg").read_bytes())
+    assert pictures[0] == pictures[1]

@@ -34,13 +34,7 @@ ROWS = [(TrainRow(messages=toys.chat("Do you agree? " * (1 + i % 3), ("2", "thre
          TargetRow(question_id=f"Q{i}", wording_id=f"Q{i}", distribution={"1": 0.25, "2": 0.75})) for i in range(14)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """As the processes have that accelerate launches."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
