@@ -43,6 +43,7 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
     # papermill's JSON validator would compile a grammar for internationalised addresses: a second for every notebook.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
 
     unknown = sorted(values.keys() - parameters.names(notebook.stem))
     if unknown:
@@ -60,6 +61,9 @@ def run(notebook: Path, output: Path, log: Path, values: dict) -> None:
                 said = (f"{notebook.stem} stopped: {sentence}{helps and ': '}{helps} "
                         f"(the notebook up to there: {paths.shown(log)})")
                 raise UserError(*said.splitlines()) from None
+            except (NoSuchKernel, RuntimeError) as error:
+                raise UserError(f"{notebook.stem} stopped: {_about_kernel(error)} (what was said there: "
+                                f"{paths.shown(log.with_suffix('.stderr'))})") from error
         _copy(log, output)
 
 
@@ -72,6 +76,16 @@ def take(executed: Path, output: Path) -> None:
         raise UserError(f"{output.stem} reads what differs between variants: it must be run in each")
     for name in (*WRITES[output.stem], output.name):
         _copy(executed.with_name(name), output.with_name(name))
+
+
+def _about_kernel(error: Exception) -> str:
+    """What became of a kernel that nbclient lost or could not start, and what to do."""
+    from nbclient.exceptions import DeadKernelError
+
+    if isinstance(error, DeadKernelError):
+        return ("its kernel was killed, most often for want of memory: give it more, or choose a smaller model or "
+                "batch, and rerun")
+    return f"its kernel did not start ({error}): rerun on a less busy machine, or remove .venv and set it up again"
 
 
 def _copy(source: Path, target: Path) -> None:
