@@ -29,7 +29,10 @@ class Encoder:
         self._store = Store(paths.cache() / "embeddings.sqlite")
 
     def encode(self, texts: Iterable[str]) -> np.ndarray:
-        """Unit row vectors, shape (texts, dimension), float32; cosine similarity is their dot product."""
+        """Unit row vectors, shape (texts, dimension), float32; cosine similarity is their dot product.
+
+        The texts that are encoded together decide the last digit (1e-7): the same bytes need the same cache before.
+        """
         texts = list(texts)
         keys = [hashlib.sha256(f"{self.name}\n{text}".encode()).hexdigest() for text in texts]
         new = dict(zip(keys, texts, strict=True))
