@@ -102,6 +102,7 @@ def step_through(browser: Browser, path: Path) -> tuple[nbformat.NotebookNode, f
     began = time.monotonic()
     for _ in nbformat.read(path, 4).cells:
         press(browser, "Enter", 13, SHIFT)
+        time.sleep(0.2)  # JupyterLab moves on to the next cell before long; a press before that is lost
     time.sleep(1)
     wait(browser, f"{STATUS} === 'idle'", 2 * LIMIT)
     took = time.monotonic() - began
