@@ -132,7 +132,7 @@ def test_a_person_steps_through(lab, browser, checkout, name):
     """In order, as a newcomer does; 10 alone needs a study of several variants, which takes longer than stepping."""
     path = checkout / "notebooks" / f"{name}.ipynb"
     browser.open(lab.format(path.name))
-    wait(browser, f"{STATUS} === 'idle'", 60)
+    wait(browser, f"{STATUS} === 'idle' && !!document.querySelector('{PANEL} .jp-MarkdownCell')", 60)
     notebook, seconds = step_through(browser, path)
     first = said(notebook)
     print(f"{name}: {seconds:.0f} s")
