@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from sys import intern
 from typing import Any
 
 from culturellm_utils import languages, prompts, replies
 from culturellm_utils.client import Client, Reply, Request, Show, quiet
+from culturellm_utils.packed import Packed
 from culturellm_utils.prompts import ENGLISH, Phrasebook
 from culturellm_utils.records import Candidate, Question, ReplyRow, Substitution
 from culturellm_utils.replies import Judge, Verdict
@@ -96,7 +98,7 @@ def make_templates(writer: Writer, questions: list[Question], count: int) -> lis
 
 
 def make_samples(writer: Writer, templates: list[Candidate], questions: list[Question], count: int, draws: int,
-                 seed: int) -> list[Candidate]:
+                 seed: int) -> Packed[Candidate]:
     """Stage 2: up to ``draws`` different samples of each template.
 
     ``count`` is the number of substitutes asked for per word. The draw is determined by ``seed`` and template.
@@ -109,7 +111,7 @@ def make_samples(writer: Writer, templates: list[Candidate], questions: list[Que
         template = by_id[request.subject]
         return usable_substitutes(reply.text, template.text, protected[template.question_id], language)
 
-    samples = []
+    samples = Packed(Candidate)
     for template, found in zip(templates, writer.settle(
             substitutes_requests(templates, questions, count, writer.book), judge), strict=True):
         chosen = draw(found or {}, draws, random.Random(f"{seed}:{template.template_id}"))
@@ -151,7 +153,7 @@ def usable_substitutes(reply: str, template: str, protected: Iterable[str], lang
             if len(fitting) < len(offered):
                 problems.append(f"'{word}': {len(offered) - len(fitting)} substitutes are not plain words")
             if fitting:
-                usable[position] = list({plain(s): s for s in fitting}.values())
+                usable[position] = list({plain(s): intern(s) for s in fitting}.values())  # words come again and again
     return Verdict(usable or None, len(usable), "used" if usable else "unusable", "; ".join(problems)[:1000])
 
 

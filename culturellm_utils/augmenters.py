@@ -9,7 +9,7 @@ Each takes a :class:`Job` and gives candidates; `two_stage` is this project's, `
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +18,7 @@ from culturellm_utils import augmentation, encoder, languages, paper, prompts
 from culturellm_utils.augmentation import Writer, texts_schema
 from culturellm_utils.client import Client, Reply, Request, Show, quiet
 from culturellm_utils.errors import UserError
+from culturellm_utils.packed import Packed
 from culturellm_utils.parameters import Augmentation
 from culturellm_utils.records import Candidate, Question
 from culturellm_utils.usage import Usage, estimated_tokens
@@ -41,12 +42,13 @@ class Job:
     knobs: Augmentation
 
 
-def two_stage(job: Job) -> list[Candidate]:
+def two_stage(job: Job) -> Packed[Candidate]:
     """Templates of other structure, then samples with other words in them."""
-    templates = paraphrase(job)
-    knobs = job.knobs
-    return [*templates, *augmentation.make_samples(job.writer, templates, job.questions, knobs.substitutes_requested,
-                                                   knobs.samples_drawn, knobs.random_seed)]
+    templates, knobs = paraphrase(job), job.knobs
+    made = Packed(Candidate, templates)
+    made.extend(augmentation.make_samples(job.writer, templates, job.questions, knobs.substitutes_requested,
+                                          knobs.samples_drawn, knobs.random_seed))
+    return made
 
 
 def paraphrase(job: Job) -> list[Candidate]:
@@ -137,7 +139,7 @@ def released(job: Job) -> list[Candidate]:
                          job.knobs.random_seed)
 
 
-AUGMENTERS: dict[str, Callable[[Job], list[Candidate]]] = {
+AUGMENTERS: dict[str, Callable[[Job], Sequence[Candidate]]] = {
     "two_stage": two_stage, "paraphrase": paraphrase, "free": free, "round_trip": round_trip, "eda": eda,
     "paper": released,
 }
@@ -145,7 +147,7 @@ AUGMENTERS: dict[str, Callable[[Job], list[Candidate]]] = {
 ENGLISH_ONLY = ("free", "round_trip", "eda", "paper")
 
 
-def augment(job: Job) -> list[Candidate]:
+def augment(job: Job) -> Sequence[Candidate]:
     """Candidates by the augmenter that the parameters name."""
     name, language = job.knobs.augmenter, job.writer.book.language
     if name in ENGLISH_ONLY and languages.code(language) != "en":

@@ -9,7 +9,7 @@ A row of it::
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ import numpy as np
 from culturellm_utils import alignment, classification, prompts, survey
 from culturellm_utils.alignment import Estimate
 from culturellm_utils.items import Item
-from culturellm_utils.records import Prediction, Seed
+from culturellm_utils.packed import Packed
+from culturellm_utils.records import Answer, Message, Prediction, Seed
 from culturellm_utils.released import defect_effects
 from culturellm_utils.tasks import TaskSet
 
@@ -36,28 +37,32 @@ ALL_SETS, SOUND_SETS = "all sets", "sets that carry a claim"
 
 
 def predict(answerer: "Answerer", items: Sequence[Item], system: str,
-            framings: "Mapping[str, Framing]") -> list[Prediction]:
+            framings: "Mapping[str, Framing]") -> Packed[Prediction]:
     """The answers of one system, in the order of ``items``; a culture without framing gets the neutral prompt.
 
     A task at a time, so that a ``Kept`` answerer resumes per task.
     """
+    def chat(item: Item) -> list[Message]:
+        framing = framings.get(item.culture)
+        return framing.chat(system, item.user) if framing else prompts.chat(prompts.NEUTRAL, item.user)
+
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, item in enumerate(items):
         groups[item.part, item.culture, item.question_id if item.part == "task" else ""].append(place)
-    made: dict[int, Prediction] = {}
+    answers: dict[int, Answer] = {}
     for places in groups.values():
         asked = [items[place] for place in places]
-        chats = [framings[i.culture].chat(system, i.user) if i.culture in framings
-                 else prompts.chat(prompts.NEUTRAL, i.user) for i in asked]
-        answers = answerer.answer(chats, [item.labels for item in asked])
-        for place, item, chat, answer in zip(places, asked, chats, answers, strict=True):
-            made[place] = Prediction(
-                item_id=item.item_id, part=item.part, culture=item.culture, system=system,
-                question_id=item.question_id, messages=chat, reply=answer.reply, label=answer.label, gold=item.gold,
-                probabilities={label: round(p, 6) for label, p in answer.probabilities.items()},
-                gold_distribution=dict(item.gold_distribution),
-            )
-    return [made[place] for place in range(len(items))]
+        answers |= zip(places, answerer.answer([chat(item) for item in asked], [item.labels for item in asked]),
+                       strict=True)
+    made = Packed(Prediction)
+    for place, item in enumerate(items):
+        answer = answers.pop(place)
+        made.append(Prediction(
+            item_id=item.item_id, part=item.part, culture=item.culture, system=system, question_id=item.question_id,
+            messages=chat(item), reply=answer.reply, label=answer.label, gold=item.gold,
+            probabilities={label: round(p, 6) for label, p in answer.probabilities.items()},
+            gold_distribution=dict(item.gold_distribution)))
+    return made
 
 
 def values(predictions: Sequence[Prediction], metric: str) -> list[float]:
@@ -93,22 +98,26 @@ def bounds(seeds: Sequence[Seed], left_out: frozenset[str]) -> dict[str, dict[st
     return found
 
 
-def with_bounds(predictions: Sequence[Prediction],
-                known: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> list[Prediction]:
-    """Predictions of the bounds as two more systems, on the survey items that ``predictions`` hold.
+def with_bounds(predictions: Iterable[Prediction],
+                known: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> Packed[Prediction]:
+    """The predictions, and behind them those of the bounds as two more systems on the same survey items.
 
     ``known`` maps culture and question to what :func:`bounds` found.
     """
-    items = {(p.culture, p.part, p.item_id): p for p in predictions if p.part in SURVEY_PARTS and p.culture in known}
-    made = []
-    for row in items.values():
+    found, done = Packed(Prediction, predictions), set()
+    made = Packed(Prediction)
+    for row in found:
+        if row.part not in SURVEY_PARTS or row.culture not in known or (row.culture, row.part, row.item_id) in done:
+            continue
+        done.add((row.culture, row.part, row.item_id))
         for system, distribution in known[row.culture][row.question_id].items():
             label = survey.mode(distribution) if system == "majority" else None
             made.append(row.model_copy(update={
                 "system": system, "messages": [], "probabilities": dict(distribution), "reply": label or "",
                 "label": label,
             }))
-    return made
+    found.extend(made)
+    return found
 
 
 def ceilings(seeds: Sequence[Seed], items: Sequence[Item], samples: int, seed: int) -> list[dict]:
@@ -127,13 +136,16 @@ def ceilings(seeds: Sequence[Seed], items: Sequence[Item], samples: int, seed: i
 def paper_scores(predictions: Sequence[Prediction], sets: Sequence[TaskSet]) -> list[dict]:
     """Macro-F1 of the adapter's replies to the released sets as the released evaluator reads them, and what each of its
     defects does to it (``released.defect_effects``)."""
+    replies: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for p in predictions:
+        if (p.part, p.system) == ("task", "adapter"):
+            replies[p.culture, p.question_id].append((p.item_id, p.reply))
     rows = []
     for found in sets:
         gold = {row.item_id: row.file_label for row in found.items}
-        answered = [p for p in predictions if (p.part, p.system, p.culture, p.question_id)
-                    == ("task", "adapter", found.task.culture, found.task.task)]
+        answered = replies[found.task.culture, found.task.task]
         if answered and found.task.paper_parser:
-            effects = defect_effects(found.task, [gold[p.item_id] for p in answered], [p.reply for p in answered])
+            effects = defect_effects(found.task, [gold[name] for name, _ in answered], [reply for _, reply in answered])
             rows.append({"culture": found.task.culture, "task": found.task.task, "n": len(answered), **effects})
     return rows
 
@@ -146,12 +158,13 @@ def score(predictions: Sequence[Prediction], samples: int, seed: int,
     ``task`` names the classification set or the ability ("" for survey parts). Averages over a culture's sets are
     given with and without the ``unsound`` ones (culture and task), which cannot carry a claim.
     """
-    grouped: dict[tuple[str, str, str, str], list[Prediction]] = defaultdict(list)
-    for row in predictions:
-        grouped[row.part, row.culture, row.system, "" if row.part in OPINION_PARTS else row.question_id].append(row)
+    grouped: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+    for place, row in enumerate(predictions):
+        grouped[row.part, row.culture, row.system, "" if row.part in OPINION_PARTS else row.question_id].append(place)
     rows = []
     draws: dict[tuple[str, str, str, str], dict[str, np.ndarray]] = defaultdict(dict)
-    for (part, culture, system, task), group in grouped.items():
+    for (part, culture, system, task), places in grouped.items():
+        group = [predictions[place] for place in places]
         key = {"part": part, "culture": culture, "system": system, "task": task}
         clusters = [p.question_id if part in OPINION_PARTS else p.item_id for p in group]
         metrics = ["accuracy", "js_similarity", "emd"] if part in OPINION_PARTS else ["accuracy"]

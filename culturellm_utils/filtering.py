@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,13 +25,14 @@ from culturellm_utils import paths
 from culturellm_utils.encoder import Encoder
 from culturellm_utils.errors import UserError, command_line
 from culturellm_utils.guard import Entailment, Guard
+from culturellm_utils.packed import Packed
 from culturellm_utils.records import Augmented, Candidate, Question, Rejected, numbered_lines, write_text
 from culturellm_utils.wordings import plain
 
 #: The calibrated tau of the bundled encoder (calibration.py, data/tau_curve.csv).
 BUNDLED_TAU = 0.66
 #: Candidates whose vectors are held at a time.
-BLOCK = 8192
+BLOCK = 4096
 
 
 class Judge(Protocol):
@@ -66,7 +67,7 @@ def filter_candidates(
     near_duplicate: float,
     guard: Judge,
     samples_per_template: int,
-) -> tuple[list[Augmented], list[Rejected]]:
+) -> tuple[Packed[Augmented], Packed[Rejected]]:
     """Split candidates into accepted and rejected, in their order.
 
     A candidate passes when its cosine to its seed question is above ``tau`` (strictly, as in the paper), no text
@@ -74,12 +75,14 @@ def filter_candidates(
     sample, its template passed and it is among the ``samples_per_template`` most different ones.
     """
     seeds = {question.question_id: question.question for question in questions}
-    for candidate in candidates:
+    by_question: dict[str, list[int]] = defaultdict(list)
+    for place, candidate in enumerate(candidates):
         if candidate.question_id not in seeds:
             raise UserError(f"candidate {candidate.candidate_id} belongs to no question: rerun 02_augmentation "
                             "with the same questions_path")
+        by_question[candidate.question_id].append(place)
     similarity, reasons = [0.0] * len(candidates), [""] * len(candidates)
-    for places in _blocks(candidates):
+    for places in _blocks(by_question.values()):
         block = [candidates[place] for place in places]
         about = {candidate.question_id for candidate in block}
         asked = {name: text for name, text in seeds.items() if name in about}
@@ -87,7 +90,7 @@ def filter_candidates(
         for place, cosine, reason in zip(places, cosines, said, strict=True):
             similarity[place], reasons[place] = cosine, reason
 
-    accepted, rejected = [], []
+    accepted, rejected = Packed(Augmented), Packed(Rejected)
     for candidate, cosine, reason in zip(candidates, similarity, reasons, strict=True):
         row = candidate.model_dump() | {"similarity": round(cosine, 6)}
         if reason:
@@ -97,14 +100,11 @@ def filter_candidates(
     return accepted, rejected
 
 
-def _blocks(candidates: Sequence[Candidate]) -> list[list[int]]:
+def _blocks(by_question: Iterable[list[int]]) -> list[list[int]]:
     """Places of candidates, in their order, in portions of whole questions: these do not touch each other, so that only
     the vectors of a portion need be held."""
-    by_question: dict[str, list[int]] = defaultdict(list)
-    for place, candidate in enumerate(candidates):
-        by_question[candidate.question_id].append(place)
     blocks: list[list[int]] = []
-    for places in by_question.values():
+    for places in by_question:
         if blocks and len(blocks[-1]) + len(places) <= BLOCK:
             blocks[-1] += places
         else:

@@ -12,7 +12,7 @@ so a reader never sees half of one.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -209,18 +209,22 @@ T = TypeVar("T", bound=Row)
 def read_rows(path: Path | str, model: type[T], may_be_empty: bool = False) -> list[T]:
     """All rows of a JSON Lines file. Raises UserError naming file and line when one does not fit ``model``, and when
     there is none, unless the file ``may_be_empty``."""
-    path = Path(path)
+    return list(rows_of(path, model, may_be_empty))
+
+
+def rows_of(path: Path | str, model: type[T], may_be_empty: bool = False) -> Iterator[T]:
+    """The same rows one by one."""
+    path, row = Path(path), None
     _there(path)
-    rows = []
     for number, line in numbered_lines(path):
         try:
-            rows.append(model.model_validate_json(line))
+            row = model.model_validate_json(line)
         except ValidationError as error:
             raise UserError(f"{paths.shown(path)} line {number}: {problem(error)}; remove the file and rerun "
                             "the notebook that writes it, or repair the line") from None
-    if not rows and not may_be_empty:
+        yield row
+    if row is None and not may_be_empty:
         raise UserError(f"{paths.shown(path)} has no rows: rerun the notebook that writes it")
-    return rows
 
 
 def _there(path: Path) -> None:
@@ -229,19 +233,26 @@ def _there(path: Path) -> None:
             raise UserError(f"{paths.shown(path)} is missing: run the notebook that writes it first")
 
 
-def numbered_lines(path: Path) -> list[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines that hold anything, with their numbers from 1. Raises UserError when the file is not UTF-8."""
-    try:
-        with paths.reading(path):
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    number = before = 0
+    with paths.reading(path), path.open("rb") as file:
+        for line in file:
+            try:
+                text = line.decode("utf-8" if number else "utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{paths.shown(path)} is not UTF-8 (byte {before + error.start}): save it as "
+                                "UTF-8") from None
+            before += len(line)
+            for piece in text.removesuffix("\n").removesuffix("\r").split("\r"):
+                number += 1
+                if piece.strip():
+                    yield number, piece
 
 
 def write_rows(path: Path | str, rows: Iterable[Row]) -> Path:
     """Write rows as JSON Lines, whole or not at all."""
-    return write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    return write_text(path, (row.model_dump_json() + "\n" for row in rows))
 
 
 def write_json(path: Path | str, value: Any) -> Path:
@@ -283,11 +294,12 @@ def read_json(path: Path | str) -> Any:
         raise UserError(f"{paths.shown(path)} is not valid JSON ({error}): remove it and rerun") from None
 
 
-def write_text(path: Path | str, text: str) -> Path:
-    """Write a text file beside its place, then rename it there. Raises UserError when the disk does not let it."""
+def write_text(path: Path | str, text: str | Iterable[str]) -> Path:
+    """Write a text file, or its pieces one by one, beside its place, then rename it there. Raises UserError when the
+    disk does not let it."""
     path = Path(path)
     with parts.replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+        file.writelines([text] if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
     return path

@@ -67,11 +67,14 @@ def stability(predictions: Sequence[Prediction], samples: int, seed: int) -> lis
     turned round, ``same_code`` (share answered by the same digit, which now means the opposite; items first answered by
     the middle of their scale tell nothing and are left out). ``predictions`` hold both kinds of items.
     """
-    plain = {(p.culture, p.system, p.item_id): p for p in predictions if p.part.startswith("held_out")}
+    turned = [row for row in predictions if row.part in PARTS]
+    wanted = {(row.culture, row.system, original(row.item_id)) for row in turned}
+    plain = {key: p for p in predictions
+             if p.part.startswith("held_out") and (key := (p.culture, p.system, p.item_id)) in wanted}
     groups: dict[tuple[str, ...], list[tuple[Prediction, Prediction]]] = defaultdict(list)
-    for row in predictions:
+    for row in turned:
         before = plain.get((row.culture, row.system, original(row.item_id)))
-        if row.part in PARTS and before:
+        if before:
             form = "reversed" if row.part == "option_order" else row.item_id.partition("/")[2]
             groups[row.part, form, row.culture, row.system].append((before, row))
     rows = []

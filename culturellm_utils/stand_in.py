@@ -100,7 +100,7 @@ def corpus(seed: int = 0) -> list[Chat]:
     writer = augmentation.Writer(client.Recorded())
     templates = augmentation.make_templates(writer, questions, count=12)
     templates = [t for t in templates if int(t.template_id[-2:]) <= SEEN_TEMPLATES]
-    samples = augmentation.make_samples(writer, templates, questions, count=4, draws=1, seed=seed)
+    samples = list(augmentation.make_samples(writer, templates, questions, count=4, draws=1, seed=seed))
     counts = survey.counts(["USA"], questions, wvs_path="", survey_weights=False)
     answers = survey.seeds("english", ["USA"], questions, counts, "mode", "equal")
     chats: list[Chat] = []

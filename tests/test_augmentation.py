@@ -438,7 +438,7 @@ def shipped() -> SimpleNamespace:
     questions = survey.questions("")
     writer = Writer(client.Recorded())
     templates = augmentation.make_templates(writer, questions, TEMPLATES)
-    samples = augmentation.make_samples(writer, templates, questions, SUBSTITUTES, 4, seed=0)
+    samples = list(augmentation.make_samples(writer, templates, questions, SUBSTITUTES, 4, seed=0))
     by_id = {question.question_id: question for question in questions}
     asked = augmentation.substitutes_requests(templates, questions, SUBSTITUTES)
     verdicts = [usable_substitutes(r.text, t.text, by_id[t.question_id].protected)

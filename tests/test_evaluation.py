@@ -54,7 +54,9 @@ def test_bounds_are_systems_on_the_same_items():
     rows = [prediction(system=system, item=item) for system in ("base", "adapter") for item in ("Q1-t03", "Q1-t04")]
     rows += [prediction(culture="german"), prediction(part="ability"), prediction(part="option_order"),
              prediction(part="held_out_country")]
-    made = with_bounds(rows, known)
+    every = with_bounds(rows, known)
+    made = every[len(rows) :]
+    assert every[: len(rows)] == rows
     assert collections.Counter((p.item_id, p.system) for p in made) == {
         (item, system): 1 for item in ("Q1-t03", "Q1-t04") for system in ("uniform", "majority")}
     majority = next(p for p in made if p.system == "majority")
@@ -93,7 +95,7 @@ def test_score_by_hand():
     rows = [prediction(question="Q1", item="a", p=(0.1, 0.6, 0.3)),
             prediction(question="Q1", item="b", p=(0.8, 0, 0.2)),
             prediction(question="Q2", item="c", p=(0.1, 0.6, 0.3))]
-    rows += with_bounds(rows, {"korean": bounds(SEEDS, frozenset())})
+    rows = with_bounds(rows, {"korean": bounds(SEEDS, frozenset())})
     found = by(score(rows, samples=200, seed=0), "system", "metric")
     assert len(found) == 9
     accuracy = found["base", "accuracy"]

@@ -72,7 +72,8 @@ def test_questions_are_filtered_in_portions_as_if_at_once(monkeypatch):
     found = filter_candidates([row for row, _ in rows], QUESTIONS, plane, **KNOBS)
     assert plane.calls == 1
     monkeypatch.setattr(filtering, "BLOCK", 3)
-    assert filtering._blocks([row for row, _ in rows]) == [[0, 2], [1, 3]]
+    assert filtering._blocks([[0, 2], [1, 3]]) == [[0, 2], [1, 3]]
+    assert filtering._blocks([[0, 4], [3], [1, 2, 5, 6], [7]]) == [[0, 3, 4], [1, 2, 5, 6], [7]]  # in whole questions
     assert filter_candidates([row for row, _ in rows], QUESTIONS, plane, **KNOBS) == found
     assert plane.calls == 3
     assert [row.text for row in found[0]] == ["Work, a duty", "To trust people", "Work as a duty"]  # in their order

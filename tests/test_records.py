@@ -107,6 +107,25 @@ def test_byte_order_mark_windows_lines_and_blank_lines_are_read(folder):
     assert [row.text for row in records.read_rows(path, Candidate)] == ["Few aims.", "Few \u2028ends."]
 
 
+@given(lines=st.lists(st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=6),
+                                st.sampled_from(["\n", "\r\n", "\r"])), max_size=6))
+def test_lines_are_numbered_however_they_end(folder, lines):
+    path = folder / "lines.txt"
+    path.write_bytes("".join(text + end for text, end in lines).encode())
+    wanted = path.read_text(encoding="utf-8-sig").split("\n")  # Python's own reading
+    assert list(records.numbered_lines(path)) == [
+        (number, line) for number, line in enumerate(wanted, start=1) if line.strip()]
+
+
+@given(before=st.lists(st.sampled_from(["Few aims.", "\u2028", ""]), max_size=4))
+def test_the_byte_that_is_no_utf_8_is_counted_from_the_start(folder, before):
+    path = folder / "lines.txt"
+    start = "\n".join([*before, "ab"]).encode()
+    path.write_bytes(start + b"\xff\nc")
+    with pytest.raises(UserError, match=rf"lines\.txt is not UTF-8 \(byte {len(start)}\)"):
+        list(records.numbered_lines(path))
+
+
 def test_one_line_per_row_in_plain_utf8(folder):
     row = Candidate(**ROW | {"text": "삶의 목표\n두 줄"})
     path = records.write_rows(folder / "out.jsonl", [row, row])

@@ -47,7 +47,7 @@ def _variants(study: Study) -> list[str]:
 def _lines(page: Page, file: str) -> int:
     """Rows of a JSON Lines file that the notebook wrote."""
     path = page.place / file
-    return len(numbered_lines(path)) if path.is_file() else 0
+    return sum(1 for _ in numbered_lines(path)) if path.is_file() else 0
 
 
 def _survey(study: Study, pages: list[Page]) -> list[str]:

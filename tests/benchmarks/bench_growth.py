@@ -19,9 +19,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.measuring import Result
-from culturellm_utils import augmentation, evaluation, filtering, items, languages, prompts, survey
+from culturellm_utils import augmentation, augmenters, evaluation, filtering, items, languages, prompts, survey
+from culturellm_utils.augmenters import Job
 from culturellm_utils.client import Reply, Request, quiet
-from culturellm_utils.records import Answer, Augmented, Candidate, Message, Question, Seed
+from culturellm_utils.packed import Packed
+from culturellm_utils.parameters import Augmentation
+from culturellm_utils.records import Answer, Augmented, Candidate, Message, Prediction, Question, Seed
 from culturellm_utils.systems import Framing
 from culturellm_utils.usage import Budget
 from culturellm_utils.wordings import Texts
@@ -113,27 +116,28 @@ class Guesser:
         return found
 
 
-def augment(size: int) -> list[Candidate]:
+def augment(size: int) -> Sequence[Candidate]:
     """Both stages of 02."""
     asked, templates, samples = CANDIDATES[size]
-    made, writer = questions(asked), augmentation.Writer(Talker())
-    first = augmentation.make_templates(writer, made, templates)
-    return [*first, *augmentation.make_samples(writer, first, made, count=4, draws=samples, seed=0)]
+    knobs = Augmentation.model_construct(augmenter="two_stage", templates_requested=templates, substitutes_requested=4,
+                                         samples_drawn=samples, random_seed=0)
+    return augmenters.augment(Job(augmentation.Writer(Talker()), questions(asked), knobs))
 
 
-def candidates(size: int) -> list[Candidate]:
+def candidates(size: int) -> Packed[Candidate]:
     """As many without the work: a template has three of its question's nine words replaced, a sample two more."""
     asked, templates, samples = CANDIDATES[size]
-    chance, made = random.Random(3), []
+    chance, first, second = random.Random(3), Packed(Candidate), Packed(Candidate)
     for question in questions(asked):
         for t in range(1, templates + 1):
             name, template = f"{question.question_id}-t{t:02d}", _replaced(question.question, 3, chance)
             for s in range(samples + 1):
-                made.append(Candidate(
+                (second if s else first).append(Candidate(
                     candidate_id=f"{name}-s{s}" if s else name, question_id=question.question_id, stage=1 + (s > 0),
                     template_id=name, text=_replaced(template, 2, chance) if s else template, substitutions=[],
                     source="made up"))
-    return sorted(made, key=lambda row: row.stage)
+    first.extend(second)
+    return first
 
 
 def _replaced(text: str, count: int, chance: random.Random) -> str:
@@ -143,7 +147,7 @@ def _replaced(text: str, count: int, chance: random.Random) -> str:
     return " ".join(words).capitalize() + "."
 
 
-def filtered(found: Sequence[Candidate], asked: int) -> tuple[list, list]:
+def filtered(found: Sequence[Candidate], asked: int) -> tuple[Sequence, Sequence]:
     """03's filter, with its own thresholds."""
     return filtering.filter_candidates(found, questions(asked), Encoder(), tau=0.66, near_duplicate=0.995,
                                        guard=Lenient(), samples_per_template=2)
@@ -158,7 +162,7 @@ def evaluated(size: int) -> list[dict]:
                                    template_id=f"{q.question_id}-t{n:02d}", text=_sentence(chats, 9), substitutions=[],
                                    source="made up", similarity=0.9) for q in made for n in range(7, 7 + WORDINGS)],
                   prompts.ENGLISH)
-    predictions, known, ceilings = [], {}, []
+    predictions, known, ceilings = Packed(Prediction), {}, []
     for country in range(countries):
         seeds = []
         for q in made:
@@ -170,10 +174,10 @@ def evaluated(size: int) -> list[dict]:
         asked = items.survey_items(seeds, texts, frozenset(), 7)
         framings = {f"c{country}": Framing(f"C{country}")}
         for system in ("base", "adapter"):
-            predictions += evaluation.predict(Guesser(), asked, system, framings)
+            predictions.extend(evaluation.predict(Guesser(), asked, system, framings))
         known[f"c{country}"] = evaluation.bounds(seeds, frozenset())
         ceilings += evaluation.ceilings(seeds, asked, 2000, 0)
-    return evaluation.score([*predictions, *evaluation.with_bounds(predictions, known)], 2000, 0) + ceilings
+    return evaluation.score(evaluation.with_bounds(predictions, known), 2000, 0) + ceilings
 
 
 def one(part: str, size: int) -> dict[str, float]:
