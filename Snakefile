@@ -141,7 +141,7 @@ rule augmentation:
     message: "{wildcards.place}: 02 augmentation ({wildcards.variant})"
     input:
         modules("augmentation", "augmenters", "paper", "translation", "client", "live", "batch", "protocol", "replies",
-                "usage", "languages", "encoder", "guard", "wordings", "survey", "questions.jsonl", "recordings.jsonl",
+                "packed", "usage", "languages", "encoder", "guard", "wordings", "survey", "questions.jsonl", "recordings.jsonl",
                 "guard/weights.safetensors", "guard/guard.json"),
         users_files("02_augmentation"),
         same=same("02_augmentation"),
@@ -167,7 +167,7 @@ def perplexity_model(wildcards):
 rule filtering:
     message: "{wildcards.place}: 03 filtering ({wildcards.variant})"
     input:
-        modules("filtering", "guard", "encoder", "encoding", "scoring", "models", "survey", "wordings",
+        modules("filtering", "packed", "guard", "encoder", "encoding", "scoring", "models", "survey", "wordings",
                 "guard/weights.safetensors", "guard/guard.json", "tau_curve.csv"),
         perplexity_model,
         rules.augmentation.output.candidates,
@@ -225,7 +225,7 @@ rule fine_tuning:
 rule evaluation:
     message: "{wildcards.model}: 05 evaluation ({wildcards.variant})"
     input:
-        modules("evaluation", "items", "systems", "answerers", "scoring", "classification", "alignment", "robustness",
+        modules("evaluation", "packed", "items", "systems", "answerers", "scoring", "classification", "alignment", "robustness",
                 "open_ended", "harness", "tasks", "released", "ability", "encoding", "models", "encoder", "remote", "client",
                 "live", "batch", "protocol", "replies", "usage", "wordings", "survey", "bundled_tasks.jsonl",
                 "tasks.yaml", "open_questions.jsonl"),
@@ -272,7 +272,7 @@ rule human_study:
 rule summary:
     message: "all cultures: 07 summary ({wildcards.variant})"
     input:
-        modules("summary", "side_effects", "evaluation", "systems", "classification", "alignment", "survey", "wvs",
+        modules("summary", "side_effects", "evaluation", "packed", "systems", "classification", "alignment", "survey", "wvs",
                 "cultures", "borrowing", "wvs7_counts.csv", "zones.yaml"),
         WVS_FILES,
         of_wordings("agreement.json"),
@@ -293,7 +293,7 @@ rule summary:
 rule transfer:
     message: "all cultures: 08 transfer ({wildcards.variant})"
     input:
-        modules("transfer", "mantel", "maps", "summary", "evaluation", "systems", "alignment", "survey"),
+        modules("transfer", "mantel", "maps", "summary", "evaluation", "packed", "systems", "alignment", "survey"),
         expand(f"{AT}/{{culture}}/seeds.jsonl", culture=CULTURES, allow_missing=True),
         models("scores.json"),
         notebook="notebooks/08_transfer.ipynb",
@@ -323,7 +323,7 @@ rule open_answers:
 rule comparison:
     message: "all variants: 10 comparison"
     input:
-        modules("variants", "contrasts", "arm_figures", "summary", "evaluation", "systems", "classification", "alignment",
+        modules("variants", "contrasts", "arm_figures", "summary", "evaluation", "packed", "systems", "classification", "alignment",
                 "guard", "encoder", "survey", "wordings", "tau_curve.csv", "guard/weights.safetensors", "guard/guard.json"),
         [f"{OUT}/{variant}/{model}/scores.json" for variant in VARIANTS for model in MODELS[variant]],
         notebook="notebooks/10_comparison.ipynb",
