@@ -212,7 +212,8 @@ def measure() -> list[Result]:
             Result(f"growth: {part}, {last['units']:,}", last["seconds"], wanted_share=LINEAR,
                    limit=first["seconds"] / first["units"] * last["units"],
                    note=f"limit: the time of {first['units']:,}, in proportion; {told}; no models in it"),
-            Result(f"growth: {part}, memory in GB", last["peak"] / 2**10, limit=first["peak"] / 2**10, wanted_share=FLAT,
+            Result(f"growth: {part}, memory in GB", last["peak"] / 2**10, wanted_share=FLAT,
+                   limit=first["peak"] / 2**10,
                    note=f"limit: the peak at {first['units']:,}; {each:.1f} kB more for each")]
     return lines
 
