@@ -9,7 +9,9 @@ Reads what 01 and 05 wrote, and no model. What fine-tuning did besides is side_e
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ import pandas as pd
 from culturellm_utils import alignment, evaluation, paths
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import ONE, Summary
-from culturellm_utils.records import Prediction, Seed, read_json, read_rows
+from culturellm_utils.records import Prediction, Seed, read_json, read_rows, rows_of
 from culturellm_utils.systems import ABLATIONS, PROMPTED
 
 WRONG = "wrong culture"
@@ -28,6 +30,8 @@ BOUNDS = ("uniform", "majority", "split_half")
 RIVALS = (*PROMPTED, *ABLATIONS.values(), WRONG, ONE, OWN)
 PARTS = (*evaluation.SURVEY_PARTS, "held_out_country")
 METRICS = ("accuracy", "js_similarity", "emd")
+Answered = dict[str, list[Prediction]]  # by answerer
+_FIELDS = set(Prediction.model_fields)  # one for all rows: each would have its own
 
 
 @dataclass(frozen=True)
@@ -58,26 +62,37 @@ def load(knobs: Summary) -> Results:
                         "against: run the study with a culture that has survey answers as well")
     return Results(
         asked,
-        {name: read_rows(knobs.folder(name) / "predictions.jsonl", Prediction) for name in models},
+        {name: list(predictions(knobs.folder(name) / "predictions.jsonl")) for name in models},
         {name: read_json(knobs.folder(name) / "scores.json") for name in models},
     )
 
 
-def item_values(results: Results, culture: str, part: str, metric: str) -> tuple[pd.DataFrame, pd.Series]:
-    """One row per item of a culture and one column per answerer: ``base`` and the other systems of its model, and the
-    adapter of each model under its name; and the question of each item (its cluster). NaN where it was not asked."""
-    columns: dict[str, dict[str, float]] = {}
-    questions: dict[str, str] = {}
-    for model, predictions in results.predictions.items():
-        rows = [p for p in predictions if p.culture == culture and p.part == part
-                and (p.system == OWN or model == culture)]
-        by_system = defaultdict(list)
+def predictions(path: Path) -> Iterator[Prediction]:
+    """The rows of a ``predictions.jsonl`` without their prompts, which are not needed here: with many cultures there
+    are millions of rows, each adapter being asked about every people. Raises what ``read_rows`` raises."""
+    people: dict[tuple, dict[str, float]] = {}  # what people answered is held once
+    for row in rows_of(path, Prediction):
+        said = people.setdefault(tuple(row.gold_distribution.items()), row.gold_distribution)
+        yield Prediction.model_construct(_FIELDS, **vars(row) | {"messages": [], "gold_distribution": said})
+
+
+def answered(results: Results, part: str) -> dict[str, Answered]:
+    """The predictions of a part by the culture that is asked about and by answerer: ``base`` and the other systems of
+    the culture's own model, and the adapter of each model under its name."""
+    found: dict[str, Answered] = {culture: defaultdict(list) for culture in results.seeds}
+    for model, rows in results.predictions.items():
         for row in rows:
-            by_system[model if row.system == OWN else row.system].append(row)
-            questions[row.item_id] = row.question_id
-        for name, group in by_system.items():
-            found = evaluation.values(group, metric)
-            columns[name] = dict(zip((row.item_id for row in group), found, strict=True))
+            if row.part == part and row.culture in found and (row.system == OWN or model == row.culture):
+                found[row.culture][model if row.system == OWN else row.system].append(row)
+    return found
+
+
+def item_values(answers: Answered, metric: str) -> tuple[pd.DataFrame, pd.Series]:
+    """One row per item and one column per answerer, NaN where it was not asked; and the question of each item (its
+    cluster)."""
+    columns = {name: dict(zip((row.item_id for row in rows), evaluation.values(rows, metric), strict=True))
+               for name, rows in answers.items()}
+    questions = {row.item_id: row.question_id for rows in answers.values() for row in rows}
     table = pd.DataFrame(columns)
     return table, pd.Series(questions).reindex(table.index)
 
@@ -88,19 +103,21 @@ def compare(results: Results, samples: int, seed: int) -> pd.DataFrame:
     ``wrong culture`` is the mean over the adapters of all other cultures (on the held-out templates alone, which every
     adapter was asked); the bounds come from the scores of 05. Correction is within each part and metric.
     """
+    asked = {part: answered(results, part) for part in PARTS}
     rows = []
     for culture in results.seeds:
         for part in PARTS:
             for metric in METRICS:
-                rows += _compare_one(results, culture, part, metric, samples, seed)
+                rows += _compare_one(results, asked[part][culture], culture, part, metric, samples, seed)
     table = pd.DataFrame(rows)
     for _, family in table[table["p"].notna()].groupby(["part", "metric"]):
         table.loc[family.index, "p"] = alignment.holm(family["p"])
     return table
 
 
-def _compare_one(results: Results, culture: str, part: str, metric: str, samples: int, seed: int) -> list[dict]:
-    table, clusters = item_values(results, culture, part, metric)
+def _compare_one(results: Results, answers: Answered, culture: str, part: str, metric: str, samples: int,
+                 seed: int) -> list[dict]:
+    table, clusters = item_values(answers, metric)
     if table.empty:
         return []
     others = [name for name in results.seeds if name != culture and name in table]
@@ -125,10 +142,8 @@ def _compare_one(results: Results, culture: str, part: str, metric: str, samples
 
 def matrix(results: Results, metric: str = "accuracy") -> pd.DataFrame:
     """Held-out templates: rows are the people asked about, columns the adapter that answers, One last."""
-    found = {}
-    for culture in results.seeds:
-        table, _ = item_values(results, culture, "held_out_wording", metric)
-        found[culture] = table.dropna().mean()
+    found = {culture: item_values(answers, metric)[0].dropna().mean()
+             for culture, answers in answered(results, "held_out_wording").items()}
     return pd.DataFrame(found).T.reindex(columns=list(results.scores))
 
 
@@ -175,8 +190,8 @@ def own_minus(results: Results, rival: str, samples: int, seed: int) -> pd.DataF
     """Own adapter minus ``rival`` (a column of :func:`item_values`) on held-out wordings: accuracy difference with
     interval."""
     rows = []
-    for culture in results.seeds:
-        table, clusters = item_values(results, culture, "held_out_wording", "accuracy")
+    for culture, answers in answered(results, "held_out_wording").items():
+        table, clusters = item_values(answers, "accuracy")
         if rival in table:
             both = table[[culture, rival]].dropna()
             estimate = alignment.difference(both[culture], both[rival], clusters[both.index], samples, seed)

@@ -19,7 +19,7 @@ import pandas as pd
 from culturellm_utils import alignment, evaluation, mantel, paths, summary
 from culturellm_utils.errors import UserError
 from culturellm_utils.parameters import COMMON, Transfer
-from culturellm_utils.records import Prediction, Seed, read_rows
+from culturellm_utils.records import Seed, read_rows
 from culturellm_utils.summary import OWN, Results
 
 #: The base model under the culture's system prompt: what is there without any adapter.
@@ -83,7 +83,7 @@ def load(knobs: Transfer) -> Results:
         if not (folder / "predictions.jsonl").is_file():
             continue
         asked = [row for row in read_rows(folder / "seeds.jsonl", Seed, may_be_empty=True) if row.distribution]
-        answered = [row for row in read_rows(folder / "predictions.jsonl", Prediction)
+        answered = [row for row in summary.predictions(folder / "predictions.jsonl")
                     if row.system in (OWN, PERSONA) and row.part in evaluation.SURVEY_PARTS]
         if asked:
             seeds[name], predictions[name] = asked, answered
@@ -116,8 +116,8 @@ def _scores(results: Results, questions: Sequence[str], metric: str) -> Sums:
     """The items of a people that all adapters were asked."""
     columns = [*results.seeds, PERSONA]
     totals, sizes = np.zeros((2, len(questions), len(results.seeds), len(columns)))
-    for row, people in enumerate(results.seeds):
-        table, asked = summary.item_values(results, people, PART, metric)
+    for row, answers in enumerate(summary.answered(results, PART).values()):
+        table, asked = summary.item_values(answers, metric)
         table = table.reindex(columns=columns).dropna()
         for question, items in table.groupby(asked[table.index]):
             totals[questions.index(question), row] = items.sum()

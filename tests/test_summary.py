@@ -9,6 +9,7 @@ from opinions import prediction, seed
 
 from culturellm_utils import alignment, evaluation, parameters, studies, summary
 from culturellm_utils.errors import UserError
+from culturellm_utils.prompts import chat
 from culturellm_utils.records import write_json, write_rows
 from culturellm_utils.summary import Results
 from culturellm_utils.systems import PROMPTED
@@ -216,6 +217,14 @@ def test_load_reads_what_05_wrote(results, comparison, outputs):
         stability[0] | {"model": model} for model in ("korean", "german", "one")]
     assert again.table("released").empty
     json.dumps(again.scores)
+
+
+def test_predictions_are_read_without_their_prompts_and_people_once(results, tmp_path):
+    rows = [row.model_copy(update={"messages": chat("Be brief.", row.item_id)}) for row in results.predictions["korean"]]
+    found = list(summary.predictions(write_rows(tmp_path / "predictions.jsonl", rows)))
+    assert found == [row.model_copy(update={"messages": []}) for row in rows]
+    assert len({id(row.gold_distribution) for row in found}) == len(GOLD)
+    assert found[0].model_dump_json() == results.predictions["korean"][0].model_dump_json()
 
 
 def test_what_was_not_evaluated_yet_is_left_out(results, outputs):
