@@ -220,11 +220,11 @@ def test_load_reads_what_05_wrote(results, comparison, outputs):
 
 
 def test_predictions_are_read_without_their_prompts_and_people_once(results, tmp_path):
-    rows = [row.model_copy(update={"messages": chat("Be brief.", row.item_id)}) for row in results.predictions["korean"]]
+    asked = results.predictions["korean"]
+    rows = [row.model_copy(update={"messages": chat("Be brief.", row.item_id)}) for row in asked]
     found = list(summary.predictions(write_rows(tmp_path / "predictions.jsonl", rows)))
-    assert found == [row.model_copy(update={"messages": []}) for row in rows]
+    assert found == [row.model_copy(update={"messages": []}) for row in asked]
     assert len({id(row.gold_distribution) for row in found}) == len(GOLD)
-    assert found[0].model_dump_json() == results.predictions["korean"][0].model_dump_json()
 
 
 def test_what_was_not_evaluated_yet_is_left_out(results, outputs):
