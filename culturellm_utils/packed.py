@@ -71,6 +71,9 @@ class Packed(Sequence[T]):
         return (isinstance(other, Sequence) and len(self) == len(other)
                 and all(mine == theirs for mine, theirs in zip(self, other, strict=True)))
 
+    def __repr__(self) -> str:
+        return f"<{len(self):,} packed rows: {self._model.__name__}>"
+
     def _close(self) -> None:
         if self._open:
             self._starts.append(self._closed)

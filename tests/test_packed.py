@@ -100,6 +100,10 @@ def test_rows_take_a_twentieth_of_the_memory_of_a_list(monkeypatch):
     assert size(lambda rows: Packed(Candidate, rows)) < size(list) / 20
 
 
+def test_a_cell_shows_how_many_rows_of_what_there_are():
+    assert repr(Packed(Candidate, ROWS * 60)) == "<1,200 packed rows: Candidate>"
+
+
 def test_a_file_is_read_like_any_other(tmp_path):
     path = records.write_rows(tmp_path / "candidates.jsonl", ROWS)
     made = packed.read(path, Candidate)
